@@ -1,0 +1,34 @@
+"""What stands behind the layers: final norm, output matrix, cross-entropy; and the multi-token-prediction module.
+
+Parameters: norm + hidden · vocab (once with the embedding when tied). Loss: logits in two bytes and their softmax in
+fp32 are kept, 6 bytes a logit; 16 bytes a logit move in all.
+MTP (DeepSeek-V3, arXiv:2412.19437, section 2.2): h' = W [norm(h); norm(embedding)], one layer, norm, shared output.
+"""
+
+from __future__ import annotations
+
+from planner.layers.base import Cut, Linear, Parts, Pointwise
+from planner.layers.norm import norm
+
+
+def head(hidden: int, vocab: int, norm_kind: str, *, bias: bool = False) -> Parts:
+    """Final norm, output matrix, loss."""
+    return (
+        *norm("final_norm", hidden, norm_kind),
+        Linear("output", "head", hidden, vocab, Cut.COLUMN, bias=bias, cheap_input=True),
+        Pointwise("loss", vocab, forward=4, backward=4, saved=3, cut=Cut.COLUMN),
+    )
+
+
+def mtp(hidden: int, norm_kind: str, layer: Parts) -> Parts:
+    """One prediction module around the parts of one `layer`: 2·h² + 3 norms more than the layer itself.
+
+    The output matrix and its loss are the head's, repeated by `Model.flops_per_token`.
+    """
+    return (
+        *norm("mtp_hidden_norm", hidden, norm_kind),
+        *norm("mtp_embedding_norm", hidden, norm_kind),
+        Linear("mtp_projection", "mtp", 2 * hidden, hidden, Cut.COLUMN, cheap_input=True),
+        *layer,
+        *norm("mtp_final_norm", hidden, norm_kind),
+    )

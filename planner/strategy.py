@@ -1,0 +1,92 @@
+"""A strategy: the degrees of the parallel axes (numbers, one plan or a million) and the choices (categories)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.formula import Count
+
+RECOMPUTE = ("none", "selective", "full")
+ZERO = (0, 1, 2, 3)
+ORDERS = ("tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp")
+
+
+@dataclass(frozen=True)
+class Degrees:
+    """The numbers of a strategy; each field is an int or an int64 array [n], one entry per candidate.
+
+    `world` GPUs = tp · cp · dp · pp; the experts fold the same ranks as etp · ep · edp · pp. `vpp` chunks per stage,
+    `micro_batch` sequences, `replicas` copies of the sharded states (1: ZeRO over all of dp · cp, more: hybrid shards).
+    """
+
+    world: Count
+    tp: Count = 1
+    pp: Count = 1
+    vpp: Count = 1
+    cp: Count = 1
+    ep: Count = 1
+    etp: Count = 1
+    micro_batch: Count = 1
+    replicas: Count = 1
+
+    @cached_property
+    def dp(self) -> Count:
+        """Data-parallel replicas of the dense part."""
+        return self.world // (self.tp * self.pp * self.cp)
+
+    @cached_property
+    def edp(self) -> Count:
+        """Data-parallel replicas of the experts."""
+        return self.world // (self.pp * self.ep * self.etp)
+
+    def take(self, index: NDArray[np.integer[Any]] | int) -> Degrees:
+        """The candidates at `index`; an int gives one plan of plain ints."""
+        values = {f.name: np.asarray(getattr(self, f.name)) for f in fields(self)}
+        picked = {name: array if array.ndim == 0 else array[index] for name, array in values.items()}
+        if isinstance(index, int):
+            return Degrees(**{name: int(array) for name, array in picked.items()})
+        return Degrees(**picked)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """The categories of a strategy.
+
+    `order` is the rank order, innermost axis first (which axis gets the nearest neighbours); `sequence_parallel` shards the
+    tokens of norms over tp; `optimizer` names the states kept per parameter.
+    """
+
+    schedule: str = "1f1b"
+    recompute: str = "none"
+    zero: int = 1
+    precision: str = "bf16"
+    order: str = ORDERS[0]
+    sequence_parallel: bool = True
+    optimizer: str = "adam"
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """One plan: its degrees (plain ints) and its choices."""
+
+    degrees: Degrees
+    choices: Choices
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is trained: `seq_len` tokens per sequence, `global_batch` sequences per step, `tokens` in the whole run."""
+
+    seq_len: int
+    global_batch: int
+    tokens: float
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens in one optimizer step."""
+        return self.seq_len * self.global_batch
