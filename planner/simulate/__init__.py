@@ -1,0 +1,1 @@
+"""Depth: a discrete-event replay of a step, and its trace."""
