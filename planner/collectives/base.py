@@ -1,0 +1,95 @@
+"""Groups of ranks on the tiers of a cluster: who is near whom, and what the slowest boundary lets through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwprofiles.spec import Tier
+from planner.formula import Num
+
+Tiers = tuple[Tier, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """`size` ranks, `stride` apart in rank order (numbers, or arrays [n]); all such groups communicate at once."""
+
+    size: Num
+    stride: Num
+
+
+@dataclass(frozen=True)
+class Path:
+    """What a group meets on its tiers.
+
+    `members[k]` ranks inside one domain of tier k; `hops` [s] the latency of one walk around the ring, each boundary
+    crossed once by each domain below it; `rate` [B/s] what a ring carries and `flow` [B/s] what one point-to-point flow
+    carries over the worst boundary; `launch` [s], `latency` [s] and `fill` [B] of the outermost tier crossed, 0 for a
+    group of one.
+    """
+
+    group: Group
+    tiers: Tiers
+    members: tuple[Num, ...]
+    hops: Num
+    rate: Num
+    flow: Num
+    launch: Num
+    latency: Num
+    fill: Num
+
+
+def members(group: Group, domain: int) -> Num:
+    """Ranks of one group inside one aligned domain of `domain` GPUs (1 when the group's neighbours lie outside)."""
+    room = np.floor(np.maximum(domain / group.stride, 1.0))
+    return group.size / np.ceil(group.size / room)
+
+
+def path(group: Group, tiers: Tiers) -> Path:
+    """Lay the group on the tiers.
+
+    A boundary of tier k is crossed once per ring, and one ring runs on the link of each member below it, so a ring
+    finds members · bandwidth there (NVLink, or as many NICs as the node has members). A point-to-point flow has its own
+    link alone.
+    """
+    inside: Num = 1.0
+    hops: Num = 0.0
+    rate: Num = np.inf
+    flow: Num = np.inf
+    launch: Num = 0.0
+    latency: Num = 0.0
+    fill: Num = 0.0
+    link = np.inf
+    found = []
+    for level, tier in enumerate(tiers):
+        within = members(group, tier.size)
+        crossed = inside < group.size
+        own = tier.bandwidth * tier.efficiency
+        link = own if level <= 1 else link
+        rate = np.where(crossed, np.minimum(rate, inside * own), rate)
+        flow = np.where(crossed, np.minimum(flow, np.minimum(link, inside * own)), flow)
+        hops = hops + (group.size / inside - group.size / within) * tier.latency
+        launch = np.where(crossed, tier.launch, launch)
+        latency = np.where(crossed, tier.latency, latency)
+        fill = np.where(crossed, tier.fill, fill)
+        found.append(within)
+        inside = within
+    return Path(group, tiers, tuple(found), hops, rate, flow, launch, latency, fill)
+
+
+def depth(way: Path) -> Num:
+    """Latency [s] from leaf to root of a binary tree laid over the tiers."""
+    inside: Num = 1.0
+    total: Num = 0.0
+    for tier, within in zip(way.tiers, way.members, strict=True):
+        total = total + np.ceil(np.log2(within / inside)) * tier.latency
+        inside = within
+    return total
+
+
+def wire(volume: Num, way: Path) -> Num:
+    """Time [s] of `volume` [B] per rank on the ring; the pipeline fill adds sqrt(fill · volume) bytes."""
+    total: Num = (volume + np.sqrt(way.fill * volume)) / way.rate
+    return total

@@ -1,0 +1,86 @@
+"""Exposed communication inside a layer: tensor, context and expert parallelism, per micro-batch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.collectives.all_reduce import all_reduce
+from planner.collectives.all_to_all import all_to_all
+from planner.collectives.base import Path, path
+from planner.collectives.point_to_point import point_to_point
+from planner.collectives.ring import all_gather, reduce_scatter
+from planner.cost.groups import groups
+from planner.cost.overlap import exposed
+from planner.cost.setting import Setting
+from planner.formula import Num, formula
+from planner.layers.base import Core, Cut, Linear, Table
+from planner.model import Layer
+from planner.strategy import Degrees
+
+BF16 = 2.0  # bytes of an activation or its gradient on the wire
+
+
+@formula(unit="s", source="Korthikanti 2022: all-gather into each column-cut, reduce-scatter out of each row-cut multiply")
+def tensor_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float) -> Num:
+    """Exposed tensor-parallel traffic; `passes` is 2 (forward, backward), 3 with full recompute."""
+    axes = groups(degrees, setting.choices)
+    across, folded = path(axes.tp, setting.tiers), path(axes.etp, setting.tiers)
+    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
+    routed = rows / degrees.tp * degrees.etp
+    shared = setting.choices.sequence_parallel
+    total: Num = 0.0
+    for part in layer.parts:
+        width = _boundary(part)
+        if width and isinstance(part, Linear) and part.expert:
+            total = total + _pair(routed * part.active * width * BF16, folded, shared=True)
+        elif width:
+            total = total + _pair(rows * width * BF16, across, shared=shared)
+    return 0.5 * passes * total * (1.0 - setting.stack.tensor_overlap)
+
+
+def _boundary(part: object) -> int:
+    """Width of the tensor that crosses the tensor-parallel group at this part; 0 when none does."""
+    if isinstance(part, Table) and part.cut is Cut.COLUMN:
+        return part.width
+    if isinstance(part, Linear) and part.cut is Cut.ROW:
+        return part.outputs
+    if isinstance(part, Linear) and part.cut is Cut.COLUMN and part.saves:
+        return part.inputs
+    return 0
+
+
+def _pair(volume: Num, way: Path, *, shared: bool) -> Num:
+    """The forward and the backward collective at one boundary: gather and scatter mirror each other."""
+    if shared:
+        return all_gather(volume, way) + reduce_scatter(volume, way)
+    return all_reduce(volume, way)
+
+
+@formula(unit="s", source="Liu 2023 (ring attention): keys and values pass cp - 1 times, twice that with gradients backward")
+def context_time(layer: Layer, setting: Setting, degrees: Degrees, core: Num, core_backward: Num) -> Num:
+    """Exposed exchange of keys and values: what exceeds the attention that it runs beside, and the share of the rest."""
+    ring = path(groups(degrees, setting.choices).cp, setting.tiers)
+    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
+    share = setting.stack.context_overlap
+    total: Num = 0.0
+    for part in layer.parts:
+        if isinstance(part, Core):
+            heads = np.maximum(part.kv_heads / degrees.tp, 1.0)
+            state = degrees.micro_batch * part.heads / degrees.tp * part.qk_dim * part.v_dim
+            volume = BF16 * (state if part.linear else rows * heads * (part.qk_dim + part.v_dim))
+            ahead = (degrees.cp - 1) * point_to_point(volume, ring)
+            behind = (degrees.cp - 1) * point_to_point(2.0 * volume, ring)
+            total = total + exposed(ahead, core, share) + exposed(behind, core_backward, share)
+    return total
+
+
+@formula(unit="s", source="DeepSeek-V3 sec. 3.2: dispatch and combine, forward and backward")
+def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float, window: Num) -> Num:
+    """Exposed all-to-all of an expert layer; 0 where there are no experts."""
+    routed = [p for p in layer.parts if isinstance(p, Linear) and p.expert and p.cut is Cut.COLUMN]
+    if not routed:
+        return 0.0
+    way = path(groups(degrees, setting.choices).ep, setting.tiers)
+    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp) / degrees.tp
+    once = all_to_all(rows, BF16 * routed[0].inputs, float(routed[0].active), way)
+    return exposed(2.0 * passes * once, window, setting.stack.expert_overlap)

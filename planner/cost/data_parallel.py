@@ -1,0 +1,65 @@
+"""Gradient and parameter traffic of data parallelism, ZeRO 0-3 and hybrid shards, exposed, per step."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.collectives.all_reduce import all_reduce
+from planner.collectives.base import Group, path
+from planner.collectives.ring import all_gather, reduce_scatter
+from planner.cost.groups import groups
+from planner.cost.overlap import exposed
+from planner.cost.setting import Setting
+from planner.cost.sharding import Held
+from planner.formula import Count, Num, formula
+from planner.strategy import Degrees
+
+BUCKET = 40e6  # parameters; Megatron-LM's default gradient bucket, at least 1e6 per data-parallel rank
+PARAMETER = 2.0  # bytes of a gathered bf16 parameter
+
+
+@formula(unit="s", source="Rajbhandari 2020 (ZeRO); Megatron-LM distributed optimizer; PyTorch HSDP for replicas > 1")
+def data_time(stage: Held, layers: Num, setting: Setting, degrees: Degrees, micro: tuple[Count, Num, Num]) -> Num:
+    """Exposed traffic of the states of `stage` with `layers` layers; `micro` = micro-batches, forward, backward [s]."""
+    axes = groups(degrees, setting.choices)
+    dense = _traffic(stage.dense, axes.data, layers, setting, degrees)
+    expert = _traffic(stage.expert, axes.expert_data, layers, setting, degrees)
+    reduce, gather = dense[0] + expert[0], dense[1] + expert[1]
+    micro_batches, forward, backward = micro
+    share = setting.stack.gradient_overlap
+    zero = setting.choices.zero
+    if zero == 3:
+        ahead = share if setting.stack.parameter_prefetch else 0.0
+        each = exposed(gather, forward, ahead) + exposed(gather + reduce, backward, min(ahead, share))
+        return micro_batches * each
+    if zero == 2:
+        return micro_batches * exposed(reduce, backward, share) + exposed(gather, forward, share)
+    return exposed(reduce, backward, share) + exposed(gather, forward, share)
+
+
+def _traffic(size: Num, group: Group, layers: Num, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
+    """Time to reduce the gradients and to gather the parameters of `size` parameters once over `group`."""
+    tiers, gradient = setting.tiers, setting.stack.gradient_bytes
+    if setting.choices.zero == 3:
+        calls: Num = np.maximum(layers, 1.0)
+    else:
+        calls = np.maximum(size / np.maximum(BUCKET, 1e6 * group.size), 1.0)
+    if setting.choices.zero == 0:
+        return calls * all_reduce(size * gradient / calls, path(group, tiers)) * (size > 0), 0.0
+    ways = group.size / degrees.replicas
+    shard = path(Group(ways, group.stride), tiers)
+    copies = path(Group(degrees.replicas, group.stride * ways), tiers)
+    reduce = calls * reduce_scatter(size * gradient / calls, shard)
+    across = all_reduce(size * gradient / ways, copies)
+    gather = calls * all_gather(size * PARAMETER / calls, shard)
+    return (reduce + across) * (size > 0), gather * (size > 0)
+
+
+@formula(unit="s", source="bytes read and written per parameter over the achieved HBM bandwidth")
+def optimizer_time(stage: Held, setting: Setting, degrees: Degrees) -> Num:
+    """One optimizer step on the states that a rank owns."""
+    owned: Num = stage.dense + stage.expert
+    if setting.choices.zero > 0:
+        shards = degrees.dp * degrees.cp / degrees.replicas
+        owned = stage.dense / shards + stage.expert / (degrees.edp / degrees.replicas)
+    return owned * setting.optimizer.traffic / (setting.gpu.hbm_efficiency * setting.gpu.hbm_bandwidth)

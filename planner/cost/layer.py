@@ -1,0 +1,174 @@
+"""Time of one micro-batch through one layer on one rank, forward and backward, by what it is spent on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from hwprofiles.curve import MatmulCurve
+from planner.cost import kernels
+from planner.cost.communication import context_time, expert_time, tensor_time
+from planner.cost.setting import Setting
+from planner.formula import Num, formula
+from planner.layers.base import Core, Cut, Linear, Part, Pointwise
+from planner.model import Layer, core_flops
+from planner.strategy import Degrees
+
+LOW_PRECISION = frozenset({"attention", "dense_ffn", "experts", "shared_experts"})  # router, head, MTP mix stay bf16
+
+
+@dataclass(frozen=True)
+class LayerTime:
+    """Seconds per micro-batch and layer; communication is what stays exposed, forward and backward together."""
+
+    forward: Num
+    backward: Num
+    recompute: Num
+    tensor: Num
+    context: Num
+    expert: Num
+
+    @property
+    def total(self) -> Num:
+        """Sum of the fields."""
+        total: Num = sum(getattr(self, f.name) for f in fields(self))
+        return total
+
+
+@formula(unit="tokens", source="micro_batch · seq_len / cp")
+def tokens(setting: Setting, degrees: Degrees) -> Num:
+    """Tokens of one micro-batch that a tensor-parallel group works on."""
+    return degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
+
+
+@formula(unit="s", source="sum over the parts of the layer; backward is dgrad and wgrad of each matrix multiply")
+def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
+    """Time of one micro-batch through `layer` under `degrees` (numbers or arrays)."""
+    forward: Num = 0.0
+    backward: Num = 0.0
+    again: Num = 0.0
+    core: Num = 0.0
+    core_backward: Num = 0.0
+    for part in layer.parts:
+        if isinstance(part, Core):
+            core, core_backward = core_time(part, setting, degrees)
+            ahead, behind = core, core_backward
+        else:
+            ahead, behind = part_time(part, setting, degrees)
+        forward = forward + ahead
+        backward = backward + behind
+        again = again + ahead * _repeated(part, setting)
+    passes = 2.0 + (setting.choices.recompute == "full")
+    return LayerTime(
+        forward,
+        backward,
+        again,
+        tensor_time(layer, setting, degrees, passes),
+        context_time(layer, setting, degrees, core, core_backward),
+        expert_time(layer, setting, degrees, passes, forward + backward),
+    )
+
+
+def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
+    """Forward and backward time of a part other than attention; weights alone cost nothing here."""
+    if isinstance(part, Linear):
+        return expert_linear_time(part, setting, degrees) if part.expert else linear_time(part, setting, degrees)
+    if isinstance(part, Pointwise):
+        return pointwise_time(part, setting, degrees)
+    return 0.0, 0.0
+
+
+def sharded_tokens(setting: Setting, degrees: Degrees) -> Num:
+    """Tokens per rank where sequence parallelism splits them over tp."""
+    whole = tokens(setting, degrees)
+    return whole / degrees.tp if setting.choices.sequence_parallel else whole
+
+
+def linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
+    """Forward, and dgrad + wgrad, of a matrix multiply cut by tp."""
+    rows = tokens(setting, degrees) if part.cut is not Cut.NONE else sharded_tokens(setting, degrees)
+    inner = part.inputs / degrees.tp if part.cut is Cut.ROW else part.inputs * 1.0
+    columns = part.outputs / degrees.tp if part.cut is Cut.COLUMN else part.outputs * 1.0
+    form, peak, curve = _form(part, setting)
+    gpu, accumulate = setting.gpu, 2.0 * setting.stack.gradient_bytes
+    operands = form * (rows * inner + inner * columns)
+    ahead = kernels.matmul(rows, columns, inner, operands + 2.0 * rows * columns, peak, curve, gpu)
+    down = kernels.matmul(
+        rows, inner, columns, form * (rows * columns + inner * columns) + 2.0 * rows * inner, peak, curve, gpu
+    )
+    moved = form * rows * (inner + columns) + accumulate * inner * columns
+    wide = kernels.matmul(inner, columns, rows, moved, peak, curve, gpu)
+    cast = setting.precision.cast if part.label in LOW_PRECISION else 0.0
+    return ahead + kernels.traffic(cast * rows * inner, gpu), down + wide + kernels.traffic(cast * rows * columns, gpu)
+
+
+def expert_linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
+    """Forward, and dgrad + wgrad, of the local experts in one grouped kernel each (balanced load)."""
+    local = part.copies / degrees.ep
+    spread = tokens(setting, degrees) / degrees.tp * degrees.etp * part.active
+    rows = spread / local
+    inner = part.inputs / degrees.etp if part.cut is Cut.ROW else part.inputs * 1.0
+    columns = part.outputs / degrees.etp if part.cut is Cut.COLUMN else part.outputs * 1.0
+    form, peak, _ = _form(part, setting)
+    gpu, accumulate = setting.gpu, 2.0 * setting.stack.gradient_bytes
+    matrices = local * inner * columns
+    ahead = kernels.grouped_matmul(
+        local, rows, columns, inner, form * (spread * inner + matrices) + 2.0 * spread * columns, peak, gpu.grouped, gpu
+    )
+    down = kernels.grouped_matmul(
+        local, rows, inner, columns, form * (spread * columns + matrices) + 2.0 * spread * inner, peak, gpu.grouped, gpu
+    )
+    wide = kernels.grouped_matmul(
+        local, inner, columns, rows, form * spread * (inner + columns) + accumulate * matrices, peak, gpu.grouped, gpu
+    )
+    cast = setting.precision.cast
+    return (
+        ahead + kernels.traffic(cast * spread * inner, gpu),
+        down + wide + kernels.traffic(cast * spread * columns, gpu),
+    )
+
+
+def pointwise_time(part: Pointwise, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
+    """Forward and backward traffic of memory-bound work, in bf16."""
+    if part.expert or part.cut is Cut.COLUMN:
+        rows = tokens(setting, degrees) / degrees.tp * part.active
+    else:
+        rows = sharded_tokens(setting, degrees) * part.active
+    moved = 2.0 * rows * part.width * setting.stack.pointwise_traffic
+    gpu = setting.gpu
+    ahead = kernels.pointwise(moved * part.forward, gpu) if part.forward else 0.0
+    return ahead, kernels.pointwise(moved * part.backward, gpu) if part.backward else 0.0
+
+
+@formula(unit="s", source="FLOP of the attention product over the kernel's rate; unfused: the seq² tensors through HBM")
+def core_time(part: Core, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
+    """Forward and backward of the attention product, balanced over cp."""
+    seq_len, gpu = setting.workload.seq_len, setting.gpu
+    rows = tokens(setting, degrees)
+    flop = rows / degrees.tp * core_flops(part, seq_len, causal=setting.stack.flash_attention)
+    reach = float(min(seq_len, part.window or seq_len))
+    rate = kernels.attention_rate(reach, 0.5 * (part.qk_dim + part.v_dim), gpu.peak["bf16"], gpu.attention)
+    launch = gpu.matmul["bf16"].launch
+    ahead: Num = launch + flop / rate
+    behind: Num = launch + kernels.BACKWARD_FLOP * flop / (rate * gpu.attention.backward_rate)
+    if not setting.stack.flash_attention and not part.linear:
+        scores = kernels.traffic(14.0 * rows / degrees.tp * part.heads * reach, gpu)
+        ahead, behind = ahead + scores, behind + 1.3 * scores
+    return ahead, behind
+
+
+def _form(part: Linear, setting: Setting) -> tuple[float, float, MatmulCurve]:
+    """Operand bytes, peak FLOP/s and efficiency curve of a matrix multiply."""
+    gpu, precision = setting.gpu, setting.precision
+    if part.label not in LOW_PRECISION or precision.name == "bf16":
+        return 2.0, gpu.peak["bf16"], gpu.matmul["bf16"]
+    return precision.operand, gpu.peak[precision.peak], gpu.matmul[precision.name]
+
+
+def _repeated(part: Part, setting: Setting) -> float:
+    """1 when the recompute choice runs the part's forward again, else 0."""
+    if setting.choices.recompute == "full":
+        return 1.0
+    if setting.choices.recompute == "none":
+        return 0.0
+    unfused = isinstance(part, Core) and not setting.stack.flash_attention
+    return float(unfused or isinstance(part, Pointwise) or (isinstance(part, Linear) and part.rebuilt))

@@ -1,0 +1,44 @@
+"""Parameters that one rank holds of a layer: the dense part (cut by tp) and the experts (cut by ep and etp)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.formula import Count, Num, formula
+from planner.layers.base import Cut, Linear, Part, Table, Vector
+from planner.model import Layer
+from planner.strategy import Degrees
+
+
+@dataclass(frozen=True)
+class Held:
+    """Parameters per rank, before any ZeRO sharding."""
+
+    dense: Num
+    expert: Num
+
+
+@formula(unit="parameters", source="Narayanan 2021; Megatron-Core parallel folding: experts over ep · etp")
+def held(layer: Layer, degrees: Degrees) -> Held:
+    """Parameters of `layer` on one rank."""
+    dense: Num = 0.0
+    expert: Num = 0.0
+    for part in layer.parts:
+        if isinstance(part, Linear | Vector) and part.expert:
+            expert = expert + _size(part, degrees.etp) * (part.copies / degrees.ep)
+        else:
+            dense = dense + _size(part, degrees.tp)
+    return Held(dense, expert)
+
+
+def _size(part: Part, ways: Count) -> Num:
+    """Parameters of one copy of `part` on one of `ways` ranks."""
+    if isinstance(part, Linear):
+        bias = part.outputs / ways if part.cut is Cut.COLUMN else part.outputs * 1.0
+        weight = part.inputs * part.outputs * 1.0
+        return (weight if part.cut is Cut.NONE else weight / ways) + part.bias * bias
+    if isinstance(part, Vector):
+        return part.size / ways if part.cut is Cut.COLUMN else part.size * 1.0
+    if isinstance(part, Table):
+        return part.rows * part.width / ways if part.cut is Cut.COLUMN else part.rows * part.width * 1.0
+    return 0.0

@@ -1,0 +1,131 @@
+"""Time of one training step, by what it is spent on. Exposed time only: what overlaps is not counted twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from functools import reduce
+
+import numpy as np
+
+from planner.collectives.base import path
+from planner.collectives.point_to_point import point_to_point
+from planner.cost.data_parallel import data_time, optimizer_time
+from planner.cost.groups import groups
+from planner.cost.layer import LayerTime
+from planner.cost.setting import Setting
+from planner.cost.sharding import Held
+from planner.formula import Count, Num, formula
+from planner.layout import Layout
+from planner import schedules
+from planner.schedules.base import Schedule
+from planner.strategy import Degrees
+
+BF16 = 2.0
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step; the sum of the fields is the step.
+
+    compute, recompute, tensor, context, expert: the mean stage's work over all micro-batches; imbalance: what the slowest stage adds;
+    bubble: filling and draining the pipeline; pipeline: exposed sends between stages; data: exposed gradient and
+    parameter traffic; optimizer; host: work of the framework once per step.
+    """
+
+    compute: Num
+    recompute: Num
+    tensor: Num
+    context: Num
+    expert: Num
+    pipeline: Num
+    imbalance: Num
+    bubble: Num
+    data: Num
+    optimizer: Num
+    host: Num
+
+    @property
+    def total(self) -> Num:
+        """The step time [s]."""
+        total: Num = sum(getattr(self, f.name) for f in fields(self))
+        return total
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What a layer of one kind costs a rank: its time per micro-batch and the parameters it holds."""
+
+    time: LayerTime
+    held: Held
+
+
+@formula(unit="s", source="Narayanan 2021 eq. 1-2: micro-batches of the slowest stage, bubble of the mean stage, exposed sends")
+def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, degrees: Degrees) -> StepTime:
+    """The step of a pipeline whose stages hold `layout` layers of each kind of `costs`."""
+    schedule = schedules.get(setting.choices.schedule)
+    micro_batches = micro_batch_count(setting, degrees)
+    mean = mean_stage(costs, layout, degrees)
+    slowest = reduce(np.maximum, [stage_total(costs, counts) for counts in layout.counts])
+    communication = mean.tensor + mean.context + mean.expert
+    forward = mean.forward + 0.5 * communication
+    backward = mean.backward + mean.recompute + 0.5 * communication
+    largest = largest_stage(costs, layout)
+    layers: Num = reduce(np.maximum, [sum(counts) * 1.0 for counts in layout.counts])
+    return StepTime(
+        compute=micro_batches * (mean.forward + mean.backward),
+        recompute=micro_batches * mean.recompute,
+        tensor=micro_batches * mean.tensor,
+        context=micro_batches * mean.context,
+        expert=micro_batches * mean.expert,
+        pipeline=pipeline_time(schedule, micro_batches, setting, degrees),
+        imbalance=micro_batches * (slowest - mean.total),
+        bubble=schedule.bubble(degrees.pp, degrees.vpp, micro_batches, forward, backward),
+        data=data_time(largest, layers, setting, degrees, (micro_batches, forward, backward)),
+        optimizer=optimizer_time(largest, setting, degrees),
+        host=setting.stack.step_overhead,
+    )
+
+
+def micro_batch_count(setting: Setting, degrees: Degrees) -> Count:
+    """Micro-batches per step and pipeline: global_batch / (dp · micro_batch)."""
+    return setting.workload.global_batch // (degrees.dp * degrees.micro_batch)
+
+
+@formula(unit="s", source="layers of each kind on the stage times the time of one")
+def stage_total(costs: tuple[LayerCost, ...], counts: tuple[Count, ...]) -> Num:
+    """Time of one micro-batch on a stage."""
+    total: Num = sum(count * cost.time.total for count, cost in zip(counts, costs, strict=True))
+    return total
+
+
+@formula(unit="s", source="all layers of the model over pp stages")
+def mean_stage(costs: tuple[LayerCost, ...], layout: Layout, degrees: Degrees) -> LayerTime:
+    """Time of one micro-batch on the mean stage, by what it is spent on."""
+    total: list[Num] = [0.0] * len(fields(LayerTime))
+    for kind, cost in enumerate(costs):
+        share = sum(n * shape[kind] for n, shape in zip(layout.stages, layout.counts, strict=True)) / degrees.pp
+        for index, field in enumerate(fields(LayerTime)):
+            total[index] = total[index] + share * getattr(cost.time, field.name)
+    return LayerTime(*total)
+
+
+def largest_stage(costs: tuple[LayerCost, ...], layout: Layout) -> Held:
+    """The most dense and the most expert parameters that a stage holds per rank."""
+    dense: list[Num] = []
+    expert: list[Num] = []
+    for counts in layout.counts:
+        dense.append(sum(count * cost.held.dense for count, cost in zip(counts, costs, strict=True)))
+        expert.append(sum(count * cost.held.expert for count, cost in zip(counts, costs, strict=True)))
+    return Held(reduce(np.maximum, dense), reduce(np.maximum, expert))
+
+
+@formula(unit="s", source="Narayanan 2021 sec. 3.3.1: activations of one micro-batch to the next stage, gradients back")
+def pipeline_time(schedule: Schedule, micro_batches: Count, setting: Setting, degrees: Degrees) -> Num:
+    """Exposed sends of a stage in one step."""
+    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
+    spread = degrees.tp if setting.choices.sequence_parallel else 1
+    volume = BF16 * rows * setting.model.hidden / spread
+    one = point_to_point(volume, path(groups(degrees, setting.choices).pp, setting.tiers))
+    sends = schedule.sends(degrees.pp, degrees.vpp, micro_batches)
+    total: Num = 2.0 * sends * one * (1.0 - setting.stack.pipeline_overlap)
+    return total

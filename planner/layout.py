@@ -1,0 +1,127 @@
+"""Which layers stand on which pipeline stage: exact for ragged pipelines, and few distinct stage shapes.
+
+The chain embedding, layers, MTP, head is cut into pp · vpp contiguous chunks; stage r runs the chunks r, r + pp, …
+Stages of the same content are one shape, represented by its earliest stage (which holds the most micro-batches).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.formula import Count
+from planner.model import Layer, Model
+
+@dataclass(frozen=True)
+class Layout:
+    """Stage shapes of one pipeline, or of a batch of them.
+
+    `counts[s][k]` layers of kind k (see `layer_kinds`) on a stage of shape s, `stage[s]` the earliest such stage,
+    `stages[s]` how many there are (0 for padding). Leaves are numbers or arrays [n].
+    """
+
+    counts: tuple[tuple[Count, ...], ...]
+    stage: tuple[Count, ...]
+    stages: tuple[Count, ...]
+
+
+def layer_kinds(model: Model) -> tuple[Layer, ...]:
+    """The columns of a layout: the model's kinds, then embedding, head and, if any, MTP."""
+    extra = (model.mtp,) if model.mtp is not None and model.mtp_layers else ()
+    return (*model.kinds, model.embedding, model.head, *extra)
+
+
+def weights(model: Model, seq_len: int) -> tuple[float, ...]:
+    """Forward FLOP per token of each column of a layout, the weight by which stages are balanced."""
+    flops = [kind.linear_flops() + kind.attention_flops(seq_len, causal=True) for kind in layer_kinds(model)]
+    if len(flops) > len(model.kinds) + 2:
+        flops[-1] += model.head.linear_flops()
+    return tuple(float(x) for x in flops)
+
+
+def chain(model: Model) -> tuple[int, ...]:
+    """Columns of `layer_kinds` in the order of depth."""
+    first = len(model.kinds)
+    mtp = (first + 2,) * (model.mtp_layers if model.mtp is not None else 0)
+    return (first, *model.order, *mtp, first + 1)
+
+
+def cut(load: list[float], chunks: int) -> list[int]:
+    """Ends of `chunks` contiguous pieces of least maximum load, filled from the back.
+
+    The remainder falls on the first piece, whose stage holds the most activations. Binary search over the capacity.
+    """
+    low, high = max(load), sum(load)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        low, high = (low, middle) if _pieces(load, middle) <= chunks else (middle, high)
+    return _ends(load, high * (1 + 1e-12), chunks)
+
+
+def _pieces(load: list[float], capacity: float) -> int:
+    used, pieces = 0.0, 1
+    for item in reversed(load):
+        if used + item > capacity:
+            used, pieces = 0.0, pieces + 1
+        used += item
+    return pieces
+
+
+def _ends(load: list[float], capacity: float, chunks: int) -> list[int]:
+    ends = [len(load)]
+    used = 0.0
+    for index in range(len(load) - 1, -1, -1):
+        full = used + load[index] > capacity
+        scarce = index + 1 < chunks - len(ends) + 1  # leave one item for each piece still to come
+        if (full or scarce) and len(ends) < chunks and index + 1 < ends[-1]:
+            ends.append(index + 1)
+            used = 0.0
+        used += load[index]
+    return ends[::-1]
+
+
+@lru_cache(maxsize=4096)
+def stage_counts(model: Model, seq_len: int, pp: int, vpp: int) -> tuple[tuple[int, ...], ...]:
+    """Layers of each column on each of the `pp` stages, exact."""
+    columns = chain(model)
+    weight = weights(model, seq_len)
+    lightest = min(x for x in weight if x > 0.0)
+    load = [max(weight[column], 1e-3 * lightest) for column in columns]
+    ends = cut(load, pp * vpp)
+    content: list[Counter[int]] = [Counter() for _ in range(pp)]
+    start = 0
+    for chunk, end in enumerate(ends):
+        content[chunk % pp].update(columns[start:end])
+        start = end
+    return tuple(tuple(stage[column] for column in range(len(weight))) for stage in content)
+
+
+def layout(model: Model, seq_len: int, pp: int, vpp: int) -> Layout:
+    """The stage shapes of one pipeline, as plain ints, without padding."""
+    shapes: dict[tuple[int, ...], list[int]] = {}
+    for stage, counts in enumerate(stage_counts(model, seq_len, pp, vpp)):
+        shapes.setdefault(counts, []).append(stage)
+    return Layout(tuple(shapes), tuple(found[0] for found in shapes.values()), tuple(map(len, shapes.values())))
+
+
+def stack(layouts: list[Layout], index: NDArray[np.int64]) -> Layout:
+    """The batch of layouts `layouts[index]`, padded to the most shapes among them by repeating with no stages."""
+    most = max(len(x.stage) for x in layouts)
+    kinds = len(layouts[0].counts[0])
+
+    def column(values: list[int]) -> NDArray[np.int64]:
+        return np.asarray(values, dtype=np.int64)[index]
+
+    def padded(x: Layout, shape: int) -> int:
+        return min(shape, len(x.stage) - 1)
+
+    counts = tuple(
+        tuple(column([int(x.counts[padded(x, s)][k]) for x in layouts]) for k in range(kinds)) for s in range(most)
+    )
+    stage = tuple(column([int(x.stage[padded(x, s)]) for x in layouts]) for s in range(most))
+    stages = tuple(column([int(x.stages[s]) if s < len(x.stages) else 0 for x in layouts]) for s in range(most))
+    return Layout(counts, stage, stages)

@@ -1,0 +1,68 @@
+"""Bytes that one micro-batch leaves on a rank for the backward pass, by layer and recompute choice.
+
+Source: Korthikanti 2022 (activation counts, selective recompute); each part states what it saves.
+"""
+
+from __future__ import annotations
+
+from planner.cost.layer import LOW_PRECISION, sharded_tokens, tokens
+from planner.cost.setting import Setting
+from planner.formula import Num, formula
+from planner.layers.base import Core, Cut, Linear, Part, Pointwise
+from planner.model import Layer
+from planner.strategy import Degrees
+
+BF16 = 2.0
+FP32 = 4.0
+UNFUSED_SCORES = 5.0  # bytes per score: softmax output, dropout mask and dropout output (Korthikanti 2022)
+
+
+@formula(unit="B", source="Korthikanti 2022, extended to MLA and experts; the expert output is not kept")
+def layer_activations(layer: Layer, setting: Setting, degrees: Degrees, recompute: str) -> Num:
+    """Saved bytes of one micro-batch in one layer on one rank under `recompute` (none, selective or full)."""
+    if recompute == "full":
+        return BF16 * sharded_tokens(setting, degrees) * setting.model.hidden
+    selective = recompute == "selective"
+    total: Num = 0.0
+    for part in layer.parts:
+        total = total + _saved(part, setting, degrees, selective)
+    return total
+
+
+def _saved(part: Part, setting: Setting, degrees: Degrees, selective: bool) -> Num:
+    """Bytes that one part keeps."""
+    if isinstance(part, Linear):
+        return 0.0 if not part.saves or (selective and part.cheap_input) else _input(part, setting, degrees)
+    if isinstance(part, Core):
+        return _core(part, setting, degrees, selective)
+    if isinstance(part, Pointwise):
+        if part.expert or part.cut is Cut.COLUMN:
+            rows = tokens(setting, degrees) / degrees.tp * part.active
+        else:
+            rows = sharded_tokens(setting, degrees) * part.active
+        return BF16 * part.saved * part.width * rows
+    return 0.0
+
+
+def _input(part: Linear, setting: Setting, degrees: Degrees) -> Num:
+    """Bytes of the input kept for the weight gradient."""
+    low = part.label in LOW_PRECISION
+    each = setting.precision.saved if low else BF16
+    if part.expert:
+        spread = degrees.etp if part.cut is Cut.COLUMN else 1
+        return each * part.inputs * part.active * (tokens(setting, degrees) / degrees.tp * spread)
+    if part.cut is Cut.ROW:
+        return each * part.inputs * (tokens(setting, degrees) / degrees.tp)
+    return each * part.inputs * sharded_tokens(setting, degrees)
+
+
+def _core(part: Core, setting: Setting, degrees: Degrees, selective: bool) -> Num:
+    """Query, key, value and the row statistics; without a fused kernel the scores too."""
+    rows = tokens(setting, degrees) / degrees.tp
+    widths = part.heads * part.qk_dim + part.kv_heads * (part.qk_dim + part.v_dim)
+    total: Num = FP32 * part.heads * rows
+    if not (selective and part.rebuilt):
+        total = total + BF16 * widths * rows
+    if not setting.stack.flash_attention and not selective:
+        total = total + UNFUSED_SCORES * part.heads * setting.workload.seq_len * rows
+    return total

@@ -1,0 +1,166 @@
+"""Price every legal candidate, keep the best and the frontier.
+
+Layer costs depend on (tp, cp, ep, etp, micro_batch) alone: they are computed once per such point and taken for each
+candidate. Candidates go through in chunks that fit the cache: memory first, time for those that fit.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.cost.setting import Setting
+from planner.estimate import Unit, memories, peak, priced, take, units
+from planner.layout import Layout, layout, stack
+from planner.rules import Case
+from planner.search.pareto import best, frontier
+from planner.search.space import Rows, Space, Tally, combinations, inner_grid, outer_rows
+from planner.strategy import Choices, Degrees
+
+CHUNK = 32768
+WORKERS = 2  # threads; numpy gives up the interpreter lock inside its loops
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Candidates: step time [s], peak memory [B], number of the choices, degrees; arrays [n]."""
+
+    time: Floats
+    peak: Floats
+    choice: Ints
+    degrees: Degrees
+
+    def take(self, index: Ints) -> Found:
+        """The candidates at `index`."""
+        return Found(self.time[index], self.peak[index], self.choice[index], self.degrees.take(index))
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The outcome: `best` and `frontier` of the candidates that fit, `leanest` the least memory of all legal ones."""
+
+    best: Found
+    frontier: Found
+    leanest: Found
+    choices: list[Choices]
+    legal: int
+    fitting: int
+    tally: Tally
+
+
+@dataclass(frozen=True)
+class Task:
+    """One chunk of candidates that share their choices."""
+
+    number: int
+    setting: Setting
+    costs: tuple[Unit, ...]
+    layouts: Layouts
+    rows: Rows
+    part: slice
+
+
+class Layouts:
+    """The layouts of all (pp, vpp) of a set of rows, gathered per chunk."""
+
+    def __init__(self, setting: Setting, rows: Rows) -> None:
+        """Lay out each distinct (pp, vpp) once."""
+        depth = int(np.max(rows.degrees.vpp, initial=0)) + 1
+        key = np.asarray(rows.degrees.pp) * depth + np.asarray(rows.degrees.vpp)
+        pairs = np.flatnonzero(np.bincount(key))
+        self.index = np.searchsorted(pairs, key)
+        seq_len = setting.workload.seq_len
+        self.table = [layout(setting.model, seq_len, int(pair) // depth, int(pair) % depth) for pair in pairs]
+
+    def of(self, part: slice | Ints) -> Layout:
+        """The layouts of some rows as one batch."""
+        return stack(self.table, self.index[part])
+
+
+def sweep(case: Case, setting: Setting, space: Space, objective: str, top: int) -> Sweep:
+    """Price the whole of `space`; keep the `top` by `objective` (time or memory) and the Pareto frontier."""
+    tally = Tally()
+    choices = combinations(space, setting.choices)
+    tasks, legal = _tasks(case, setting, space, choices, tally)
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = list(pool.map(lambda task: _price(task, objective, top), tasks))
+    good = _concatenate([result[0] for result in results])
+    front = _concatenate([result[1] for result in results])
+    lean = _concatenate([result[2] for result in results])
+    fitting = sum(result[3] for result in results)
+    return Sweep(
+        good.take(_ranked(good, objective, top)),
+        front.take(frontier(front.time, front.peak)),
+        lean.take(best(lean.peak, lean.peak, 1)),
+        choices,
+        legal,
+        fitting,
+        tally,
+    )
+
+
+def _tasks(
+    case: Case, setting: Setting, space: Space, choices: list[Choices], tally: Tally
+) -> tuple[list[Task], int]:
+    rows, inner, index = inner_grid(case, space, tally)
+    costs: dict[str, tuple[Unit, ...]] = {}
+    outer: dict[tuple[str, str, bool], tuple[Rows, Layouts]] = {}
+    tasks: list[Task] = []
+    legal = 0
+    for number, choice in enumerate(choices):
+        here = replace(setting, choices=choice)
+        key = (choice.schedule, choice.order, choice.zero > 0)
+        if key not in outer:
+            found = outer_rows(replace(case, choices=choice), space, rows, index, tally)
+            outer[key] = (found, Layouts(here, found))
+        if choice.recompute not in costs:
+            costs[choice.recompute] = units(here, inner)
+        found, layouts = outer[key]
+        legal += len(found)
+        starts = range(0, len(found), CHUNK)
+        tasks += [Task(number, here, costs[choice.recompute], layouts, found, slice(s, s + CHUNK)) for s in starts]
+    return tasks, legal
+
+
+def _price(task: Task, objective: str, top: int) -> tuple[Found, Found, Found, int]:
+    """The best, the frontier, the leanest and the number of those that fit, of one chunk."""
+    everyone = np.arange(task.part.start, min(task.part.stop, len(task.rows)))
+    degrees = task.rows.degrees.take(everyone)
+    parts = take(task.costs, task.rows.unit[everyone])
+    shapes = task.layouts.of(everyone)
+    used = np.asarray(peak(memories(parts, shapes, task.setting, degrees)))
+    leanest = np.argmin(used, keepdims=True)
+    lean = Found(np.full(1, np.nan), used[leanest], np.full(1, task.number), degrees.take(leanest))
+    fits = np.flatnonzero(used <= task.setting.gpu.hbm_capacity)
+    if len(fits) < len(used):
+        degrees, parts, shapes, used = degrees.take(fits), take(parts, fits), take(shapes, fits), used[fits]
+    time = np.asarray(priced(parts, shapes, task.setting, degrees).total)
+    found = Found(time, used, np.full(len(time), task.number), degrees)
+    return found.take(_ranked(found, objective, top)), found.take(frontier(time, used)), lean, len(fits)
+
+
+def _ranked(found: Found, objective: str, top: int) -> Ints:
+    first, second = (found.peak, found.time) if objective == "memory" else (found.time, found.peak)
+    return best(first, second, top)
+
+
+def _concatenate(pieces: list[Found]) -> Found:
+    """All pieces as one; empty when there are none."""
+    if not pieces:
+        nothing = np.zeros(0)
+        return Found(nothing, nothing, nothing.astype(np.int64), Degrees(*(nothing.astype(np.int64),) * 9))
+    columns = {
+        f.name: np.concatenate([np.broadcast_to(getattr(p.degrees, f.name), p.time.shape) for p in pieces])
+        for f in fields(Degrees)
+    }
+    return Found(
+        np.concatenate([p.time for p in pieces]),
+        np.concatenate([p.peak for p in pieces]),
+        np.concatenate([p.choice for p in pieces]),
+        Degrees(**columns),
+    )

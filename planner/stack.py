@@ -1,0 +1,55 @@
+"""The software stack as data: what a framework overlaps, fuses and keeps. One TOML per stack in `planner/data/stacks`."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from planner.errors import Fault, InputError, nearest
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Mechanisms with a meaning, shared by all runs of the stack on all GPUs.
+
+    `flash_attention`: the attention product is fused (no seq² tensor in memory). `..._overlap`: the share of that traffic that may hide behind
+    computation (0 none, 1 all that fits). `gradient_bytes` [B] per parameter; `parameter_prefetch`: ZeRO-3 gathers the
+    next layer while this one computes; `fused_loss`: logits are not kept in fp32; `step_overhead` [s] host work once per
+    step (data, logging, gradient norm); `allocator` reserved over allocated memory; `pointwise_traffic` memory traffic of unfused pointwise work over the fused ideal.
+    """
+
+    name: str
+    source: str
+    flash_attention: bool
+    tensor_overlap: float
+    expert_overlap: float
+    context_overlap: float
+    pipeline_overlap: float
+    gradient_overlap: float
+    parameter_prefetch: bool
+    gradient_bytes: float
+    fused_loss: bool
+    pointwise_traffic: float
+    step_overhead: float
+    allocator: float
+
+
+def names() -> list[str]:
+    """Known stacks, sorted."""
+    return sorted(path.name.removesuffix(".toml") for path in _folder().iterdir() if path.name.endswith(".toml"))
+
+
+@cache
+def load(name: str) -> Stack:
+    """The stack called `name`; InputError with the nearest name when there is none."""
+    if name not in names():
+        raise InputError(Fault("--stack", f"expected one of {', '.join(names())}", name, nearest(name, names())))
+    data = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    return Stack(name=name, **{f.name: data[f.name] for f in fields(Stack) if f.name != "name"})
+
+
+def _folder() -> Traversable:
+    return resources.files("planner") / "data" / "stacks"
