@@ -247,6 +247,8 @@ def _value_faults(where: str, key: str, kind: str, shape: Shape) -> Iterator[Fau
     elif key in _CHOICES and value not in _CHOICES[key]:
         hint = nearest(value, [str(x) for x in _CHOICES[key]]) if isinstance(value, str) else None
         yield Fault(place, f"expected one of {', '.join(map(str, _CHOICES[key]))}", value, hint)
+    elif kind.startswith("tuple") and not isinstance(value, tuple):
+        yield Fault(place, "expected a list", value)
     elif key == "reaches" and not (value and all(reach in REACHES for reach in value)):
         yield Fault(place, f"expected a list of {', '.join(REACHES)}", value)
     elif key == "dense_layers" and not all(type(i) is int and i >= 0 for i in value):

@@ -20,7 +20,7 @@ from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees
 Ints = NDArray[np.int64]
 AXES = ("tp", "pp", "cp", "ep", "etp", "micro_batch", "vpp", "replicas")
 SCHEDULES = ("1f1b", "gpipe", "interleaved")
-WHOLE = 0  # among the values of replicas: shards over the whole group; other values are domains to shard inside
+WHOLE = 0  # values of replicas: 0 shards over the whole group, n > 0 inside a domain of n GPUs, -n in n copies
 SHARDS = Rule("shards", lambda c: c.d.replicas >= 1, lambda c: "shards must be smaller than the group")
 CHOICES = ("schedule", "recompute", "zero", "order")
 
@@ -83,8 +83,9 @@ def _islands(case: Case) -> tuple[int, ...]:
 
 
 def fixed(space: Space, fix: dict[str, Any]) -> Space:
-    """The space with the given axes or choices held at one value."""
-    values = {axis: (fix[axis],) if axis in fix else found for axis, found in space.values.items()}
+    """The space with the given axes or choices held at one value; `replicas` counts copies of the sharded states."""
+    held = {axis: -value if axis == "replicas" else value for axis, value in fix.items() if axis in space.values}
+    values = {axis: (held[axis],) if axis in held else found for axis, found in space.values.items()}
     choices = {name: (fix[name],) if name in fix else found for name, found in space.choices.items()}
     return Space(values, choices)
 
@@ -146,7 +147,8 @@ def _replicas(rows: Degrees, domain: Ints) -> Ints:
     extent = rows.dp * rows.cp * rows.tp
     size = np.maximum(domain, 1)
     inside = np.where(extent % size == 0, extent // size, 0)
-    return np.asarray(np.where(domain == WHOLE, 1, np.where(inside == 1, 0, inside)), dtype=np.int64)
+    found = np.where(domain == WHOLE, 1, np.where(inside == 1, 0, inside))
+    return np.asarray(np.where(domain < WHOLE, -domain, found), dtype=np.int64)
 
 
 def _join(left: Ints, keys: Ints, values: Ints) -> tuple[Ints, Ints]:
@@ -160,7 +162,7 @@ def _join(left: Ints, keys: Ints, values: Ints) -> tuple[Ints, Ints]:
 
 
 def _only(space: Space, axis: str, wanted: int) -> tuple[int, ...]:
-    return tuple(value for value in space.values[axis] if value == wanted)
+    return tuple(value for value in space.values[axis] if value in (wanted, -1))
 
 
 def combinations(space: Space, base: Choices) -> list[Choices]:

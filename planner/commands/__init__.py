@@ -1,0 +1,1 @@
+"""One module per command of `plan`; each is imported when its command is called."""

@@ -1,0 +1,86 @@
+"""Options that several commands share, and the plan that they describe."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from hwprofiles import quantity
+from planner.errors import Fault, InputError
+from planner.optimizers import OPTIMIZERS
+from planner.plan import Plan, prepare
+from planner.precision import PRECISIONS
+from planner.strategy import Choices, Workload
+
+LARGEST = 1e18  # tokens, GPUs or sequences beyond this are a slip of the keyboard
+
+
+class Count(click.ParamType[int]):
+    """A whole number of at least 1, written 10240, 10k or 15T."""
+
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Parse; a wrong value is an input error that names the option."""
+        if isinstance(value, int):
+            return value
+        where = f"--{(param.name or 'value').replace('_', '-')}" if param else "value"
+        found = quantity.parse(str(value), "count", where)
+        if found < 1 or found != math.floor(found) or found > LARGEST:
+            raise InputError(Fault(where, "expected a whole number of at least 1", value))
+        return int(found)
+
+
+COUNT = Count()
+
+
+@dataclass(frozen=True)
+class Common:
+    """The options of `inputs`, as given."""
+
+    model: str
+    cluster: str
+    seq_len: int
+    global_batch: int
+    tokens: int
+    precision: str
+    optimizer: str
+    stack: str
+
+    def plan(self, gpus: int, cluster: str | None = None) -> Plan:
+        """Resolve everything; InputError with all faults."""
+        workload = Workload(self.seq_len, self.global_batch, float(self.tokens))
+        choices = Choices(precision=self.precision, optimizer=self.optimizer)
+        return prepare(self.model, cluster or self.cluster, gpus, workload, choices, self.stack)
+
+
+def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
+    """MODEL and the options that describe cluster and workload, given to the command as `common`."""
+
+    def gathered(**options: Any) -> Any:
+        names = Common.__dataclass_fields__
+        common = Common(**{name: options.pop(name) for name in names})
+        return function(common=common, **options)
+
+    gathered.__doc__ = function.__doc__
+    gathered.__name__ = function.__name__
+    gathered.__click_params__ = getattr(function, "__click_params__", [])  # type: ignore[attr-defined]
+    for option in reversed(_OPTIONS):
+        gathered = option(gathered)
+    return gathered
+
+
+_OPTIONS = (
+    click.argument("model"),
+    click.option("--cluster", required=True, help="A catalogue name or a TOML file; `plan hardware` lists them."),
+    click.option("--seq-len", type=COUNT, default="4096", show_default=True, help="Tokens per sequence."),
+    click.option("--global-batch", type=COUNT, default="2048", show_default=True, help="Sequences per step."),
+    click.option("--tokens", type=COUNT, default="15T", show_default=True, help="Tokens of the whole run."),
+    click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),
+    click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True),
+    click.option("--stack", default="megatron-core", show_default=True, help="Software stack."),
+)

@@ -1,0 +1,141 @@
+"""How commands speak: data on stdout as table, JSON, CSV or Markdown; talk on stderr; files written whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from planner.errors import Fault, InputError
+
+FORMATS = ("table", "json", "csv", "md")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table for people: `rows` of cells under `headers`; `lines` are sentences before it, `notes` after it."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    lines: Sequence[str] = ()
+    notes: Sequence[str] = field(default=())
+
+
+def format_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The options --format, --json and --quiet of every command that prints data."""
+    function = click.option("--quiet", is_flag=True, help="No talk on stderr.")(function)
+    function = click.option("--json", "form", flag_value="json", help="Short for --format json.")(function)
+    kinds = click.Choice(FORMATS)
+    return click.option("--format", "form", type=kinds, default="table", show_default=True, help="Form of the data.")(
+        function
+    )
+
+
+def emit(form: str, data: Any, sheets: Callable[[], Sequence[Sheet]]) -> None:
+    """Print `data` as JSON, or the sheets made from it in another form."""
+    if form == "json":
+        click.echo(to_json(data), nl=False)
+        return
+    for number, sheet in enumerate(sheets()):
+        if form == "csv":
+            click.echo(to_csv(sheet), nl=False)
+        elif form == "md":
+            click.echo(("\n" if number else "") + to_markdown(sheet), nl=False)
+        else:
+            show(sheet)
+
+
+def to_json(data: Any) -> str:
+    """JSON text, two spaces, no NaN."""
+    return json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(sheet: Sheet) -> str:
+    """The rows as CSV with a header line."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(sheet.headers)
+    writer.writerows(sheet.rows)
+    return text.getvalue()
+
+
+def to_markdown(sheet: Sheet) -> str:
+    """Title, sentences and a pipe table."""
+    bars = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (sheet.headers, *sheet.rows)]
+    rule = "|" + "|".join(" --- " for _ in sheet.headers) + "|"
+    parts = [f"**{sheet.title}**", *sheet.lines, "\n".join([bars[0], rule, *bars[1:]]), *sheet.notes]
+    return "\n\n".join(parts) + "\n"
+
+
+def show(sheet: Sheet) -> None:
+    """A table on the terminal; rich decides on colour and honours NO_COLOR."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    wide = None if sys.stdout.isatty() else 160
+    console = Console(width=wide, highlight=False, soft_wrap=not sys.stdout.isatty())
+    table = Table(title=Text(sheet.title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    for number, name in enumerate(sheet.headers):
+        table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in sheet.rows:
+        table.add_row(*(Text(cell) for cell in row))
+    for line in sheet.lines:
+        console.print(Text(line))
+    if sheet.rows:
+        console.print(table)
+    for note in sheet.notes:
+        console.print(Text(note, style="dim"))
+    console.print()
+
+
+def talk(text: str, *, quiet: bool = False) -> None:
+    """A sentence on stderr."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file beside its place, then rename it: whole or not at all."""
+    folder = path.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def out_folder(path: Path | None) -> Path | None:
+    """Refuse an --out that is a file, before any work is done."""
+    if path is not None and path.exists() and not path.is_dir():
+        raise InputError(Fault("--out", f"{path} is a file; name a folder"))
+    return path
+
+
+def reports() -> Any:
+    """The report writer (`reports.cli`), found by name: the planner stands below it and never imports it."""
+    try:
+        return import_module("reports.cli")
+    except ModuleNotFoundError as error:
+        raise InputError(Fault("report", f"needs the package {error.name}: pip install {error.name}")) from None
+
+
+def cells(values: Iterable[Any]) -> tuple[str, ...]:
+    """Values as they stand in a table."""
+    return tuple(f"{value:,}" if isinstance(value, int) else str(value) for value in values)

@@ -1,0 +1,66 @@
+"""The plan in sentences, and the constraint that binds it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hwprofiles import quantity
+from planner.estimate import estimate
+from planner.explain.waterfall import LOSSES
+from planner.plan import Json, Plan
+from planner.rules import broken
+
+PERCENT = 100.0
+
+
+def words(plan: Plan, priced: Json) -> list[str]:
+    """What each axis does, in the order of the network from near to far."""
+    s, model = priced["strategy"], plan.setting.model
+    tier = plan.setting.cluster.tiers[0]
+    lines = [
+        f"{s['world']:,} GPUs run {s['dp']:,} copies of a pipeline of {s['pp']} stages; each step takes "
+        f"{s['micro_batches']:,} micro-batches of {s['micro_batch']} sequence{'s' * (s['micro_batch'] > 1)} per copy."
+    ]
+    if s["pp"] > 1:
+        split = f", each stage in {s['vpp']} chunks that take turns" if s["vpp"] > 1 else ""
+        lines.append(f"The {model.layers} layers are cut into {s['pp']} stages ({s['schedule']} schedule){split}.")
+    if s["tp"] > 1:
+        lines.append(f"Tensor parallelism shares each matrix among {s['tp']} GPUs of one {tier.name} domain.")
+    if s["cp"] > 1:
+        lines.append(f"Context parallelism splits every sequence over {s['cp']} GPUs, which exchange keys and values.")
+    if s["ep"] > 1:
+        cut = f", every expert cut {s['etp']} ways" if s["etp"] > 1 else ""
+        lines.append(
+            f"The {model.experts} experts of a layer are spread over {s['ep']} GPUs, {model.experts // s['ep']} on each"
+            f"{cut}; {s['edp']:,} copies of them share gradients."
+        )
+    lines.append(_states(s))
+    return lines
+
+
+def _states(s: Json) -> str:
+    """The sentence on ZeRO and recompute."""
+    kept = {0: "are kept whole", 1: "optimizer states", 2: "optimizer states and gradients", 3: "all states"}
+    copies = f" in {s['replicas']} shard groups" if s["replicas"] > 1 else ""
+    zero = f"ZeRO-{s['zero']} shards {kept[s['zero']]} over data parallelism{copies}"
+    if s["zero"] == 0:
+        zero = "Optimizer states are kept whole on every rank"
+    again = {"none": "nothing is", "selective": "norms, activations and up-projections are", "full": "every layer is"}
+    return f"{zero}; in the backward pass {again[s['recompute']]} recomputed."
+
+
+def binding(plan: Plan, priced: Json) -> str:
+    """What holds the plan back: memory when the next larger micro-batch would not fit, and the largest loss of time."""
+    used, capacity = priced["peak_memory_bytes"], priced["memory_capacity_bytes"]
+    time, step = priced["time"], priced["step_time_s"]
+    largest = max(LOSSES, key=lambda name: time[name])
+    share = PERCENT * used / capacity
+    memory = f"the fullest stage uses {quantity.format(used, 'B')} of {quantity.format(capacity, 'B')} ({share:.0f} %)"
+    wider = replace(plan, degrees=replace(plan.degrees, micro_batch=2 * int(plan.degrees.micro_batch)))
+    if used > capacity:
+        head = f"Memory binds: {memory}, so the plan does not fit"
+    elif not broken(wider.case) and float(estimate(wider.setting, wider.degrees).peak) > capacity:
+        head = f"Memory binds: {memory}, and twice the micro-batch would not fit"
+    else:
+        head = f"Time binds: {memory}"
+    return f"{head}; the largest loss of time is {LOSSES[largest]} with {PERCENT * time[largest] / step:.0f} % of the step."

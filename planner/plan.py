@@ -1,0 +1,225 @@
+"""The plan: a priced strategy with everything needed to price it again, and its JSON (see docs/json.md)."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from hwprofiles import load
+from planner import catalog, stack
+from planner.cost.setting import Setting
+from planner.cost.step import micro_batch_count
+from planner.errors import Fault, InputError
+from planner.estimate import Estimate, estimate
+from planner.interval import interval
+from planner.model import Model
+from planner.precision import PRECISIONS
+from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
+from planner.rules import Case, broken
+from planner.strategy import Choices, Degrees, Workload
+
+Json = dict[str, Any]
+HOUR, DAY = 3600.0, 86400.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A strategy (`degrees`, and the choices in `setting`) for inputs that are known by reference."""
+
+    model_name: str
+    cluster_name: str
+    setting: Setting
+    degrees: Degrees
+
+    @property
+    def case(self) -> Case:
+        """The plan as the rules see it."""
+        s = self.setting
+        return Case(s.model, s.cluster, s.workload, s.choices, self.degrees)
+
+    def check(self) -> None:
+        """Raise InputError with every rule that the plan breaks."""
+        faults = broken(self.case)
+        if faults:
+            raise InputError(*faults)
+
+
+def prepare(model: str, cluster: str, gpus: int, workload: Workload, choices: Choices, stack_name: str) -> Plan:
+    """Resolve the names into a plan of default degrees; InputError with the faults of every input at once."""
+    faults: list[Fault] = []
+    found: list[Any] = []
+    for resolve in (
+        lambda: catalog.load(model),
+        lambda: load.cluster(cluster, gpus),
+        lambda: stack.load(stack_name),
+    ):
+        try:
+            found.append(resolve())
+        except InputError as error:
+            faults += error.faults
+    if faults:
+        raise InputError(*faults)
+    setting = Setting(found[0], found[1], workload, choices, found[2])
+    return Plan(model, cluster, setting, Degrees(gpus))
+
+
+def peak_flops(setting: Setting) -> float:
+    """Dense peak [FLOP/s] of one GPU for the precision of the matrix multiplies."""
+    return setting.gpu.peak[PRECISIONS[setting.choices.precision].peak]
+
+
+def estimate_json(setting: Setting, degrees: Degrees, priced: Estimate | None = None) -> Json:
+    """One estimate as CONTRACT promises it: SI units, `time` sums to the step, `memory` to the peak."""
+    priced = priced or estimate(setting, degrees)
+    step = float(priced.step.total)
+    worst = max(priced.stages, key=lambda stage: float(stage.total))
+    peak = float(worst.total)
+    tokens_per_s = setting.workload.tokens_per_step / step
+    model = setting.model
+    per_token = model.flops_per_token(setting.workload.seq_len, causal=True)
+    rate = per_token * tokens_per_s / int(degrees.world)
+    time = {f.name: float(getattr(priced.step, f.name)) for f in fields(priced.step)}
+    repeated = time["recompute"] / time["compute"] if time["compute"] else 0.0
+    capacity = setting.gpu.hbm_capacity
+    low, high = interval(setting, step)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "strategy": strategy_json(setting, degrees),
+        "step_time_s": step,
+        "interval_s": [low, high],
+        "tokens_per_s": tokens_per_s,
+        "tokens_per_s_per_gpu": tokens_per_s / int(degrees.world),
+        "model_flops_per_token": per_token,
+        "model_flops_per_s_per_gpu": rate,
+        "mfu": rate / peak_flops(setting),
+        "hfu": rate / peak_flops(setting) * (1.0 + repeated),
+        "peak_memory_bytes": peak,
+        "memory_capacity_bytes": capacity,
+        "fits": peak <= capacity,
+        "time": time,
+        "memory": {f.name: float(getattr(worst, f.name)) for f in fields(worst)},
+        "parameters": {"total": model.total_parameters(), "active": model.total_active()},
+    }
+
+
+def strategy_json(setting: Setting, degrees: Degrees) -> Json:
+    """The strategy's degrees and choices under their field names."""
+    c, d = setting.choices, degrees
+    return {
+        **{axis: int(getattr(d, axis)) for axis in ("world", "tp", "pp", "vpp", "cp", "ep", "etp", "dp", "edp")},
+        "micro_batch": int(d.micro_batch),
+        "micro_batches": int(micro_batch_count(setting, d)),
+        "replicas": int(d.replicas),
+        "zero": c.zero,
+        "recompute": c.recompute,
+        "schedule": c.schedule,
+        "sequence_parallel": c.sequence_parallel and int(d.tp) > 1,
+        "order": c.order,
+        "precision": c.precision,
+        "optimizer": c.optimizer,
+    }
+
+
+def model_json(model: Model, seq_len: int) -> Json:
+    """The model as `plan models` describes it."""
+    return catalog.describe(model, seq_len)
+
+
+def cluster_json(setting: Setting) -> Json:
+    """The cluster with its tiers."""
+    cluster = setting.cluster
+    return {
+        "name": cluster.name,
+        "gpus": cluster.gpus,
+        "gpu": cluster.gpu.name,
+        "node": cluster.node.name,
+        "fabric": cluster.fabric.name,
+        "gpu_peak_flops_per_s": peak_flops(setting),
+        "precision": setting.choices.precision,
+        "price_usd_per_gpu_hour": cluster.price * HOUR,
+        "tiers": [
+            {key: getattr(tier, key) for key in ("name", "size", "bandwidth", "latency", "oversubscription")}
+            for tier in cluster.tiers
+        ],
+    }
+
+
+def training_json(setting: Setting, step: float) -> Json:
+    """The whole run at `step` [s] a step without failures: steps, time, money, energy (GPU and host at full power)."""
+    cluster, workload = setting.cluster, setting.workload
+    steps = math.ceil(workload.tokens / workload.tokens_per_step)
+    seconds = steps * step
+    watts = cluster.gpus * (cluster.gpu.tdp + cluster.node.power / cluster.node.gpus) * cluster.pue
+    return {
+        "steps": steps,
+        "seconds": seconds,
+        "cost_usd": seconds * cluster.gpus * cluster.price,
+        "energy_wh": watts * seconds / HOUR,
+        "tokens_per_day": workload.tokens_per_step / step * DAY,
+    }
+
+
+def plan_json(plan: Plan) -> Json:
+    """The core of plan.json: inputs by reference, estimate, training, provenance."""
+    setting = plan.setting
+    priced = estimate_json(setting, plan.degrees)
+    workload = setting.workload
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": tool_version(),
+        "inputs": {"model": plan.model_name, "cluster": plan.cluster_name, "stack": setting.stack.name},
+        "model": model_json(setting.model, workload.seq_len),
+        "cluster": cluster_json(setting),
+        "workload": {"seq_len": workload.seq_len, "global_batch": workload.global_batch, "tokens": workload.tokens},
+        "estimate": priced,
+        "training": training_json(setting, priced["step_time_s"]),
+        "provenance": [
+            fingerprint("model", plan.model_name, setting.model),
+            fingerprint("cluster", plan.cluster_name, setting.cluster),
+            fingerprint("stack", setting.stack.name, setting.stack),
+        ],
+    }
+
+
+def read(path: Path) -> Plan:
+    """The plan in a plan.json; InputError when it is not one or no longer legal."""
+    data = read_json(path)
+    try:
+        strategy, workload, inputs = data["estimate"]["strategy"], data["workload"], data["inputs"]
+        names = [f.name for f in fields(Choices)]
+        choices = Choices(**{name: strategy[name] for name in names if name != "sequence_parallel"})
+        choices = replace(choices, sequence_parallel=strategy["sequence_parallel"] or strategy["tp"] == 1)
+        degrees = Degrees(**{f.name: strategy[f.name] for f in fields(Degrees)})
+        work = Workload(workload["seq_len"], workload["global_batch"], workload["tokens"])
+        plan = prepare(inputs["model"], inputs["cluster"], degrees.world, work, choices, inputs["stack"])
+    except (KeyError, TypeError) as error:
+        expected = f"is no plan: {error} is missing or of the wrong type; write one with `plan search --out DIR`"
+        raise InputError(Fault(str(path), expected)) from None
+    plan = replace(plan, degrees=degrees)
+    plan.check()
+    return plan
+
+
+def read_json(path: Path) -> Json:
+    """A JSON object from a file; every way in which it may be none is one sentence."""
+    if path.is_dir():
+        raise InputError(Fault(str(path), "is a directory; expected a plan.json"))
+    try:
+        if path.stat().st_size > 64 * 2**20:
+            raise InputError(Fault(str(path), "is larger than 64 MiB; expected a plan.json"))
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(Fault(str(path), "does not exist; write one with `plan search --out DIR`")) from None
+    except UnicodeDecodeError as error:
+        raise InputError(Fault(str(path), f"is not UTF-8 text (byte {error.start})")) from None
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}"
+        raise InputError(Fault(str(path), f"is not valid JSON: {error.msg} at {where}")) from None
+    except OSError as error:
+        raise InputError(Fault(str(path), f"can't be read: {error.strerror}")) from None
+    if not isinstance(data, dict):
+        raise InputError(Fault(str(path), f"holds a JSON {type(data).__name__}; expected the object of a plan.json"))
+    return data
