@@ -8,8 +8,13 @@ from importlib import import_module
 
 import click
 
+from planner.errors import EXIT, CheckFailed, InputError, NoPlan
+
 COMMANDS: dict[str, tuple[str, str]] = {
-    "capacity": ("planner.commands.capacity", "Charts over cluster sizes: time and cost to train, MFU, memory, the knee."),
+    "capacity": (
+        "planner.commands.capacity",
+        "Charts over cluster sizes: time and cost to train, MFU, memory, the knee.",
+    ),
     "doctor": ("planner.commands.doctor", "What is installed, found and missing here."),
     "estimate": ("planner.commands.estimate", "Price one strategy of a model on a cluster."),
     "explain": ("planner.commands.explain", "Explain a plan: formulas, sources, waterfall, what matters."),
@@ -52,10 +57,8 @@ def plan() -> None:
     """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911  one way out per exit code
     """Run `plan`; errors become one clear sentence each and an exit code."""
-    from planner.errors import EXIT, CheckFailed, InputError, NoPlan
-
     try:
         result = plan.main(args=arguments, prog_name="plan", standalone_mode=False)
         sys.stdout.flush()

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.cost.layer import LayerTime, layer_time
-from planner.cost.setting import Setting
-from planner.cost.sharding import Held, held
 from planner.cost.step import LayerCost, StepTime, step_time
 from planner.formula import Num
 from planner.layout import Layout, layer_kinds, layout
 from planner.memory.stage import LayerBytes, Memory, common, layer_bytes, stage_memory
+from planner.setting import Setting
+from planner.sharding import Held, held
 from planner.strategy import Degrees
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from planner.formula import Count
 from planner.model import Layer, Model
 
+
 @dataclass(frozen=True)
 class Layout:
     """Stage shapes of one pipeline, or of a batch of them.

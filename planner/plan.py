@@ -10,8 +10,6 @@ from typing import Any
 
 from hwprofiles import load
 from planner import catalog, stack
-from planner.cost.setting import Setting
-from planner.cost.step import micro_batch_count
 from planner.errors import Fault, InputError
 from planner.estimate import Estimate, estimate
 from planner.interval import interval
@@ -19,6 +17,7 @@ from planner.model import Model
 from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.rules import Case, broken
+from planner.setting import Setting, micro_batch_count
 from planner.strategy import Choices, Degrees, Workload
 
 Json = dict[str, Any]
@@ -194,7 +193,7 @@ def read(path: Path) -> Plan:
         choices = replace(choices, sequence_parallel=strategy["sequence_parallel"] or strategy["tp"] == 1)
         degrees = Degrees(**{f.name: strategy[f.name] for f in fields(Degrees)})
         work = Workload(workload["seq_len"], workload["global_batch"], workload["tokens"])
-        plan = prepare(inputs["model"], inputs["cluster"], degrees.world, work, choices, inputs["stack"])
+        plan = prepare(inputs["model"], inputs["cluster"], int(degrees.world), work, choices, inputs["stack"])
     except (KeyError, TypeError) as error:
         expected = f"is no plan: {error} is missing or of the wrong type; write one with `plan search --out DIR`"
         raise InputError(Fault(str(path), expected)) from None

@@ -1,12 +1,15 @@
 """Number formats of a training run: which peak a matrix multiply uses and what is kept in memory.
 
-Sources: NVIDIA Transformer Engine documentation (fp8 weights with a transposed copy on Hopper; MXFP8 keeps two orientations,
-one scale byte per 32 values; NVFP4 one per 16). Attention, router, embedding and output matrix stay in bf16.
+Sources: NVIDIA Transformer Engine documentation (fp8 weights with a transposed copy on Hopper; MXFP8 keeps two
+orientations, one scale byte per 32 values; NVFP4 one per 16). Attention, router, embedding and head stay in bf16.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+LOW_PRECISION = frozenset({"attention", "dense_ffn", "experts", "shared_experts"})
+"""Labels of the matrix multiplies that run in the chosen format; router, output matrix and MTP projection stay bf16."""
 
 
 @dataclass(frozen=True)

@@ -24,5 +24,3 @@ def fingerprint(what: str, reference: str, content: object) -> dict[str, str]:
     path = Path(reference)
     data = path.read_bytes() if path.is_file() else repr(content).encode()
     return {"what": what, "name": reference, "sha256": hashlib.sha256(data).hexdigest()}
-
-

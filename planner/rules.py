@@ -144,7 +144,9 @@ WIDTHS = Rule(
 SEQUENCE = Rule(
     "sequence",
     _sequence,
-    lambda c: f"seq_len = {c.workload.seq_len} must be a multiple of tp · 2 cp (tp = {c.d.tp}, cp = {c.d.cp}; 1 for cp = 1)",
+    lambda c: (
+        f"seq_len = {c.workload.seq_len} must be a multiple of tp · 2 cp (tp = {c.d.tp}, cp = {c.d.cp}; 1 for cp = 1)"
+    ),
     "cp",
     lambda c: max(c.workload.seq_len // (2 * int(c.d.tp)), 1),
 )
@@ -156,7 +158,9 @@ LAYERS = Rule(
 EXPERTS = Rule(
     "experts",
     lambda c: _divides(c.d.ep, c.model.experts) if c.model.experts else c.d.ep == 1,
-    lambda c: f"ep = {c.d.ep} must divide the {c.model.experts} experts" if c.model.experts else "a dense model has ep = 1",
+    lambda c: (
+        f"ep = {c.d.ep} must divide the {c.model.experts} experts" if c.model.experts else "a dense model has ep = 1"
+    ),
     "ep",
     lambda c: max(c.model.experts, 1),
 )
@@ -183,10 +187,14 @@ BATCH = Rule(
 )
 REPLICAS = Rule(
     "replicas",
-    lambda c: ((c.d.dp * c.d.cp) % c.d.replicas == 0)
-    & ((c.d.edp % c.d.replicas == 0) | (c.model.experts == 0))
-    & ((c.d.replicas == 1) | (c.choices.zero > 0)),
-    lambda c: f"replicas = {c.d.replicas} must divide dp · cp = {c.d.dp * c.d.cp} and edp = {c.d.edp}, and be 1 without ZeRO",
+    lambda c: (
+        ((c.d.dp * c.d.cp) % c.d.replicas == 0)
+        & ((c.d.edp % c.d.replicas == 0) | (c.model.experts == 0))
+        & ((c.d.replicas == 1) | (c.choices.zero > 0))
+    ),
+    lambda c: (
+        f"replicas = {c.d.replicas} must divide dp · cp = {c.d.dp * c.d.cp} and edp = {c.d.edp}, and be 1 without ZeRO"
+    ),
 )
 ORDER = Rule(
     "order",
@@ -201,7 +209,9 @@ SEQUENCE_PARALLEL = Rule(
 FORMAT = Rule(
     "format",
     lambda c: (c.d.tp >= 1) & (PRECISIONS[c.choices.precision].peak in c.cluster.gpu.peak),
-    lambda c: f"{c.cluster.gpu.name} has no {c.choices.precision} matrix units (it has {', '.join(c.cluster.gpu.peak)})",
+    lambda c: (
+        f"{c.cluster.gpu.name} has no {c.choices.precision} matrix units (it has {', '.join(c.cluster.gpu.peak)})"
+    ),
 )
 
 STRUCTURE = (WORLD, HEADS, KV_HEADS, WIDTHS, SEQUENCE, FORMAT, SEQUENCE_PARALLEL)

@@ -1,4 +1,4 @@
-"""The software stack as data: what a framework overlaps, fuses and keeps. One TOML per stack in `planner/data/stacks`."""
+"""The software stack as data: what a framework overlaps, fuses and keeps. One TOML each in `planner/data/stacks`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from planner.errors import Fault, InputError, nearest
 class Stack:
     """Mechanisms with a meaning, shared by all runs of the stack on all GPUs.
 
-    `flash_attention`: the attention product is fused (no seq² tensor in memory). `..._overlap`: the share of that traffic that may hide behind
-    computation (0 none, 1 all that fits). `gradient_bytes` [B] per parameter; `parameter_prefetch`: ZeRO-3 gathers the
-    next layer while this one computes; `fused_loss`: logits are not kept in fp32; `step_overhead` [s] host work once per
-    step (data, logging, gradient norm); `allocator` reserved over allocated memory; `pointwise_traffic` memory traffic of unfused pointwise work over the fused ideal.
+    `flash_attention`: the attention product is fused (no seq² tensor in memory). `..._overlap`: the share of that
+    traffic that may hide behind computation (0 none, 1 all that fits). `gradient_bytes` [B] per parameter.
+    `parameter_prefetch`: ZeRO-3 gathers the next layer while this one computes. `fused_loss`: logits are not kept in
+    fp32. `pointwise_traffic`: traffic of memory-bound work over the fused ideal. `step_overhead` [s]: host work once
+    per step (data, logging, gradient norm). `allocator`: reserved over allocated memory.
     """
 
     name: str

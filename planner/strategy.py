@@ -57,8 +57,8 @@ class Degrees:
 class Choices:
     """The categories of a strategy.
 
-    `order` is the rank order, innermost axis first (which axis gets the nearest neighbours); `sequence_parallel` shards the
-    tokens of norms over tp; `optimizer` names the states kept per parameter.
+    `order` is the rank order, innermost axis first (which axis gets the nearest neighbours); `sequence_parallel` shards
+    the tokens of norms over tp; `optimizer` names the states kept per parameter.
     """
 
     schedule: str = "1f1b"

@@ -1,7 +1,7 @@
 """All-to-all of tokens to experts: each tier carries the distinct copies that cross it.
 
-A token that goes to `topk` experts of a group is sent once to each rank that holds one of them, and once to each domain when
-the dispatcher deduplicates (the copy is fanned out inside the domain). Source: DeepEP (deepseek-ai/DeepEP),
+A token that goes to `topk` experts of a group is sent once to each rank that holds one of them, and once to each domain
+when the dispatcher deduplicates (the copy is fanned out inside the domain). Source: DeepEP (deepseek-ai/DeepEP),
 DeepSeek-V3 report sec. 3.2.2.
 """
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwprofiles.spec import Tier
-from planner.formula import Num
+from planner.formula import Count, Num
 
 Tiers = tuple[Tier, ...]
 
@@ -16,8 +16,8 @@ Tiers = tuple[Tier, ...]
 class Group:
     """`size` ranks, `stride` apart in rank order (numbers, or arrays [n]); all such groups communicate at once."""
 
-    size: Num
-    stride: Num
+    size: Count | Num
+    stride: Count | Num
 
 
 @dataclass(frozen=True)

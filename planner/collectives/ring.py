@@ -1,6 +1,6 @@
 """Ring collectives: bandwidth optimal, latency grows with the ranks.
 
-Source: Patarasuk & Yuan 2009; NCCL tuning model (NVIDIA/nccl src/graph/tuning.cc): steps · latency + bytes / bus bandwidth.
+Source: Patarasuk & Yuan 2009; NCCL tuning model (NVIDIA/nccl src/graph/tuning.cc): steps · latency + bytes / bus rate.
 `volume` is the whole tensor [B]: gathered, to be scattered, or reduced.
 """
 

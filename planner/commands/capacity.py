@@ -23,8 +23,15 @@ from planner.search.capacity import capacity
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for capacity.json and capacity.html.")
 @click.option("--dry-run", is_flag=True, help="Check the inputs and say what would be searched.")
 @format_options
-def command(  # noqa: PLR0917
-    common: Common, gpus: str, deadline: str | None, budget: str | None, out: Path | None, dry_run: bool, form: str, quiet: bool  # noqa: FBT001
+def command(
+    common: Common,
+    gpus: str,
+    deadline: str | None,
+    budget: str | None,
+    out: Path | None,
+    dry_run: bool,  # noqa: FBT001
+    form: str,
+    quiet: bool,  # noqa: FBT001
 ) -> None:
     """Chart the best plan of MODEL at each size of --cluster (several, separated by commas)."""
     folder, clusters = out_folder(out), common.cluster.split(",")

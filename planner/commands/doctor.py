@@ -22,7 +22,11 @@ PACKAGES = {
     "plotly": "reports and charts",
     "torch": "the executor (pip install 'myriad-planner[executor]')",
 }
-PROGRAMS = {"chromium": "rendering reports in the tests", "nvidia-smi": "NVIDIA GPUs", "torchrun": "runs on many machines"}
+PROGRAMS = {
+    "chromium": "rendering reports in the tests",
+    "nvidia-smi": "NVIDIA GPUs",
+    "torchrun": "runs on many machines",
+}
 
 
 @click.command()
@@ -37,7 +41,11 @@ def command(form: str, quiet: bool) -> None:  # noqa: FBT001
         *({"name": name, "found": shutil.which(name), "for": use} for name, use in PROGRAMS.items()),
     ]
     sheet = [(str(r["name"]), str(r["found"] or "missing"), str(r["for"])) for r in rows]
-    emit(form, {"schema_version": SCHEMA_VERSION, "found": rows}, lambda: [Sheet("Here", ("what", "found", "for"), sheet)])
+    emit(
+        form,
+        {"schema_version": SCHEMA_VERSION, "found": rows},
+        lambda: [Sheet("Here", ("what", "found", "for"), sheet)],
+    )
 
 
 def _version(name: str) -> str | None:

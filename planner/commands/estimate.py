@@ -32,7 +32,9 @@ from planner.strategy import ORDERS, RECOMPUTE, Choices, Degrees
 @click.option("--zero", type=click.IntRange(0, 3), default=1, show_default=True, help="ZeRO stage.")
 @click.option("--recompute", type=click.Choice(RECOMPUTE), default="none", show_default=True)
 @click.option("--schedule", type=click.Choice(list(SCHEDULES)), help="Default: interleaved when vpp > 1, else 1f1b.")
-@click.option("--order", type=click.Choice(ORDERS), default=ORDERS[0], show_default=True, help="Rank order, inner first.")
+@click.option(
+    "--order", type=click.Choice(ORDERS), default=ORDERS[0], show_default=True, help="Rank order, inner first."
+)
 @click.option("--sequence-parallel/--no-sequence-parallel", default=True, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan as JSON.")
 @click.option("--dry-run", is_flag=True, help="Check inputs and rules only.")

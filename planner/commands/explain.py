@@ -35,7 +35,12 @@ def _sheets(data: Json, formulas: Json, depth: int) -> list[Sheet]:
     priced = data["estimate"]
     step = priced["step_time_s"]
     falls = [
-        (row["name"], f"{row['value'] / 1e12:,.1f}", f"{row['loss'] / 1e12:,.1f}", f"{PERCENT * row['loss'] / data['waterfall'][0]['value']:.1f} %")
+        (
+            row["name"],
+            f"{row['value'] / 1e12:,.1f}",
+            f"{row['loss'] / 1e12:,.1f}",
+            f"{PERCENT * row['loss'] / data['waterfall'][0]['value']:.1f} %",
+        )
         for row in data["waterfall"]
     ]
     matters = [
@@ -43,7 +48,9 @@ def _sheets(data: Json, formulas: Json, depth: int) -> list[Sheet]:
         for row in data["sensitivity"]
     ]
     return [
-        Sheet("From peak to achieved", ("", "TFLOP/s left", "lost", "of peak"), falls, (*data["words"], data["binding"])),
+        Sheet(
+            "From peak to achieved", ("", "TFLOP/s left", "lost", "of peak"), falls, (*data["words"], data["binding"])
+        ),
         parts_sheet("Step time", priced["time"], "s"),
         parts_sheet("Peak memory, fullest stage", priced["memory"], "B"),
         Sheet("Change of the step time at -10 % and +10 % of", ("input", "key", "-10 %", "+10 %"), matters),

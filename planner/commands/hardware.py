@@ -41,7 +41,9 @@ def find(name: str) -> str:
             continue
         return kind
     known = [known for kind in KINDS for known in load.names(kind)]
-    raise InputError(Fault("hardware", "no profile has this name; `plan hardware` lists them", name, nearest(name, known)))
+    raise InputError(
+        Fault("hardware", "no profile has this name; `plan hardware` lists them", name, nearest(name, known))
+    )
 
 
 def _one(name: str) -> tuple[dict[str, Any], list[Sheet]]:
@@ -49,7 +51,9 @@ def _one(name: str) -> tuple[dict[str, Any], list[Sheet]]:
     found = load.raw(kind, name)
     numbers = {key: {"value": d.value, "unit": d.unit, "text": d.text, "source": d.source} for key, d in found.items()}
     rows = [(key, d.text, d.source) for key, d in found.items()]
-    return {"name": name, "kind": kind, "numbers": numbers}, [Sheet(f"{kind} {name}", ("number", "value", "source"), rows)]
+    return {"name": name, "kind": kind, "numbers": numbers}, [
+        Sheet(f"{kind} {name}", ("number", "value", "source"), rows)
+    ]
 
 
 def _diff(a: str, b: str) -> tuple[dict[str, Any], list[Sheet]]:

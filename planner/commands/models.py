@@ -33,9 +33,10 @@ def _list(rows: list[Json]) -> Sheet:
 
 def _one(data: Json) -> Sheet:
     flops = data["model_flops_per_token"]
+    half = f"{flops['causal'] / 1e9:,.1f} GFLOP (causal attention counted half)"
+    full = f"{flops['full_attention'] / 1e9:,.1f} GFLOP (full attention)"
     lines = (
         f"{data['name']} ({data['family']})",
-        f"model FLOP per token at {flops['seq_len']:,} tokens: {flops['causal'] / 1e9:,.1f} GFLOP (causal attention "
-        f"counted half), {flops['full_attention'] / 1e9:,.1f} GFLOP (full attention)",
+        f"model FLOP per token at {flops['seq_len']:,} tokens: {half}, {full}",
     )
     return Sheet("Parameters", ("part", "count"), [(k, *cells((v,))) for k, v in data["parameters"].items()], lines)

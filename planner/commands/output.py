@@ -1,4 +1,4 @@
-"""How commands speak: data on stdout as table, JSON, CSV or Markdown; talk on stderr; files written whole or not at all."""
+"""How commands speak: data on stdout (table, JSON, CSV, Markdown), talk on stderr, files whole or not at all."""
 
 from __future__ import annotations
 
@@ -80,13 +80,15 @@ def to_markdown(sheet: Sheet) -> str:
 
 def show(sheet: Sheet) -> None:
     """A table on the terminal; rich decides on colour and honours NO_COLOR."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    from rich.console import Console  # noqa: PLC0415  JSON output starts without it
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
     wide = None if sys.stdout.isatty() else 160
     console = Console(width=wide, highlight=False, soft_wrap=not sys.stdout.isatty())
-    table = Table(title=Text(sheet.title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=Text(sheet.title, style="bold"), title_justify="left", header_style="bold", box=None, pad_edge=False
+    )
     for number, name in enumerate(sheet.headers):
         table.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in sheet.rows:

@@ -11,7 +11,7 @@ from planner.commands.options import COUNT, Common, inputs
 from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json, write
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
-from planner.plan import Json, Plan
+from planner.plan import Json, Plan, strategy_json
 from planner.search.run import OBJECTIVES, Outcome, Query, merged, parse_fix, search_sizes
 
 
@@ -54,8 +54,6 @@ def _query(plan: Plan, how: Json) -> Query:
 def _best(outcomes: list[Outcome], data: Json) -> Plan:
     """The plan behind the first row."""
     wanted = data["plans"][0]["strategy"]
-    from planner.plan import strategy_json
-
     plans = (plan for outcome in outcomes for plan in outcome.plans)
     return next(plan for plan in plans if strategy_json(plan.setting, plan.degrees) == wanted)
 
@@ -66,7 +64,9 @@ def _sheets(data: Json, plan: Json) -> list[Sheet]:
         f"{data['searched']:,} candidates checked in {data['seconds']:.1f} s ({rate:,.0f}/s): {data['legal']:,} legal, "
         f"{data['priced']:,} fit in memory; plans by {data['objective']}"
     )
-    lines = [f"{data['model']['name']} on {plan['cluster']['gpus']:,} x {plan['cluster']['gpu']} ({plan['cluster']['name']})"]
+    lines = [
+        f"{data['model']['name']} on {plan['cluster']['gpus']:,} x {plan['cluster']['gpu']} ({plan['cluster']['name']})"
+    ]
     dropped = "dropped by rule: " + ", ".join(f"{name} {count:,}" for name, count in data["dropped"].items())
     bounds = "bounds: " + "; ".join(data["bounds"])
     best = data["plans"][0]

@@ -53,4 +53,3 @@ def training_line(data: Json) -> str:
         f"{human(t['cost_usd'], 'USD')}, {t['energy_wh'] / 1e9:,.2f} GWh "
         "(no failures counted)"
     )
-

@@ -50,7 +50,10 @@ def _sheets(data: Json) -> list[Sheet]:
         Sheet(
             "Worst rows",
             ("run", "measured", "predicted", "error"),
-            [(r["id"], f"{r['measured_step_s']:.3g} s", f"{r['predicted_step_s']:.3g} s", _percent(r["error"])) for r in worst],
+            [
+                (r["id"], f"{r['measured_step_s']:.3g} s", f"{r['predicted_step_s']:.3g} s", _percent(r["error"]))
+                for r in worst
+            ],
         ),
     ]
 

@@ -11,21 +11,23 @@ from planner.collectives.point_to_point import point_to_point
 from planner.collectives.ring import all_gather, reduce_scatter
 from planner.cost.groups import groups
 from planner.cost.overlap import exposed
-from planner.cost.setting import Setting
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Table
 from planner.model import Layer
+from planner.setting import Setting, tokens
 from planner.strategy import Degrees
 
 BF16 = 2.0  # bytes of an activation or its gradient on the wire
 
 
-@formula(unit="s", source="Korthikanti 2022: all-gather into each column-cut, reduce-scatter out of each row-cut multiply")
+@formula(
+    unit="s", source="Korthikanti 2022: all-gather into each column-cut, reduce-scatter out of each row-cut multiply"
+)
 def tensor_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float) -> Num:
     """Exposed tensor-parallel traffic; `passes` is 2 (forward, backward), 3 with full recompute."""
     axes = groups(degrees, setting.choices)
     across, folded = path(axes.tp, setting.tiers), path(axes.etp, setting.tiers)
-    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
+    rows = tokens(setting, degrees)
     routed = rows / degrees.tp * degrees.etp
     shared = setting.choices.sequence_parallel
     total: Num = 0.0
@@ -56,11 +58,11 @@ def _pair(volume: Num, way: Path, *, shared: bool) -> Num:
     return all_reduce(volume, way)
 
 
-@formula(unit="s", source="Liu 2023 (ring attention): keys and values pass cp - 1 times, twice that with gradients backward")
+@formula(unit="s", source="Liu 2023 (ring attention): keys and values pass cp - 1 times, with their gradients backward")
 def context_time(layer: Layer, setting: Setting, degrees: Degrees, core: Num, core_backward: Num) -> Num:
-    """Exposed exchange of keys and values: what exceeds the attention that it runs beside, and the share of the rest."""
+    """Exposed exchange of keys and values: what exceeds the attention beside it, and the share of the rest."""
     ring = path(groups(degrees, setting.choices).cp, setting.tiers)
-    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
+    rows = tokens(setting, degrees)
     share = setting.stack.context_overlap
     total: Num = 0.0
     for part in layer.parts:
@@ -81,6 +83,6 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
     if not routed:
         return 0.0
     way = path(groups(degrees, setting.choices).ep, setting.tiers)
-    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp) / degrees.tp
+    rows = tokens(setting, degrees) / degrees.tp
     once = all_to_all(rows, BF16 * routed[0].inputs, float(routed[0].active), way)
     return exposed(2.0 * passes * once, window, setting.stack.expert_overlap)

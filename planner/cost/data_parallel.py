@@ -9,9 +9,9 @@ from planner.collectives.base import Group, path
 from planner.collectives.ring import all_gather, reduce_scatter
 from planner.cost.groups import groups
 from planner.cost.overlap import exposed
-from planner.cost.setting import Setting
-from planner.cost.sharding import Held
 from planner.formula import Count, Num, formula
+from planner.setting import Setting
+from planner.sharding import Held
 from planner.strategy import Degrees
 
 BUCKET = 40e6  # parameters; Megatron-LM's default gradient bucket, at least 1e6 per data-parallel rank

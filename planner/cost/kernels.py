@@ -29,7 +29,9 @@ def traffic(volume: Num, gpu: Gpu) -> Num:
     return volume / (gpu.hbm_efficiency * gpu.hbm_bandwidth)
 
 
-@formula(unit="s", source="2 m n k FLOP; prologue (1 + k0/k) and edge (1 + d0/m)(1 + d0/n) losses, fitted per GPU and type")
+@formula(
+    unit="s", source="2 m n k FLOP; prologue (1 + k0/k) and edge (1 + d0/m)(1 + d0/n) losses, fitted per GPU and type"
+)
 def matmul(rows: Num, columns: Num, inner: Num, moved: Num, peak: float, curve: MatmulCurve, gpu: Gpu) -> Num:
     """One product rows × inner by inner × columns that moves `moved` [B]; `peak` in FLOP/s."""
     edge = (1.0 + curve.k_half / inner) * (1.0 + curve.mn_half / rows) * (1.0 + curve.mn_half / columns)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, fields
 from hwprofiles.curve import MatmulCurve
 from planner.cost import kernels
 from planner.cost.communication import context_time, expert_time, tensor_time
-from planner.cost.setting import Setting
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer, core_flops
+from planner.precision import LOW_PRECISION
+from planner.setting import Setting, sharded_tokens, tokens
+from planner.sharding import pointwise_rows
 from planner.strategy import Degrees
-
-LOW_PRECISION = frozenset({"attention", "dense_ffn", "experts", "shared_experts"})  # router, head, MTP mix stay bf16
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,6 @@ class LayerTime:
         """Sum of the fields."""
         total: Num = sum(getattr(self, f.name) for f in fields(self))
         return total
-
-
-@formula(unit="tokens", source="micro_batch · seq_len / cp")
-def tokens(setting: Setting, degrees: Degrees) -> Num:
-    """Tokens of one micro-batch that a tensor-parallel group works on."""
-    return degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
 
 
 @formula(unit="s", source="sum over the parts of the layer; backward is dgrad and wgrad of each matrix multiply")
@@ -77,12 +71,6 @@ def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
     return 0.0, 0.0
 
 
-def sharded_tokens(setting: Setting, degrees: Degrees) -> Num:
-    """Tokens per rank where sequence parallelism splits them over tp."""
-    whole = tokens(setting, degrees)
-    return whole / degrees.tp if setting.choices.sequence_parallel else whole
-
-
 def linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
     """Forward, and dgrad + wgrad, of a matrix multiply cut by tp."""
     rows = tokens(setting, degrees) if part.cut is not Cut.NONE else sharded_tokens(setting, degrees)
@@ -104,7 +92,7 @@ def linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, 
 def expert_linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
     """Forward, and dgrad + wgrad, of the local experts in one grouped kernel each (balanced load)."""
     local = part.copies / degrees.ep
-    spread = tokens(setting, degrees) / degrees.tp * degrees.etp * part.active
+    spread: Num = tokens(setting, degrees) / degrees.tp * degrees.etp * part.active
     rows = spread / local
     inner = part.inputs / degrees.etp if part.cut is Cut.ROW else part.inputs * 1.0
     columns = part.outputs / degrees.etp if part.cut is Cut.COLUMN else part.outputs * 1.0
@@ -129,10 +117,7 @@ def expert_linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tupl
 
 def pointwise_time(part: Pointwise, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
     """Forward and backward traffic of memory-bound work, in bf16."""
-    if part.expert or part.cut is Cut.COLUMN:
-        rows = tokens(setting, degrees) / degrees.tp * part.active
-    else:
-        rows = sharded_tokens(setting, degrees) * part.active
+    rows = pointwise_rows(part, setting, degrees)
     moved = 2.0 * rows * part.width * setting.stack.pointwise_traffic
     gpu = setting.gpu
     ahead = kernels.pointwise(moved * part.forward, gpu) if part.forward else 0.0
@@ -144,14 +129,14 @@ def core_time(part: Core, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
     """Forward and backward of the attention product, balanced over cp."""
     seq_len, gpu = setting.workload.seq_len, setting.gpu
     rows = tokens(setting, degrees)
-    flop = rows / degrees.tp * core_flops(part, seq_len, causal=setting.stack.flash_attention)
+    flop: Num = rows / degrees.tp * core_flops(part, seq_len, causal=setting.stack.flash_attention)
     reach = float(min(seq_len, part.window or seq_len))
-    rate = kernels.attention_rate(reach, 0.5 * (part.qk_dim + part.v_dim), gpu.peak["bf16"], gpu.attention)
+    rate: Num = kernels.attention_rate(reach, 0.5 * (part.qk_dim + part.v_dim), gpu.peak["bf16"], gpu.attention)
     launch = gpu.matmul["bf16"].launch
     ahead: Num = launch + flop / rate
     behind: Num = launch + kernels.BACKWARD_FLOP * flop / (rate * gpu.attention.backward_rate)
     if not setting.stack.flash_attention and not part.linear:
-        scores = kernels.traffic(14.0 * rows / degrees.tp * part.heads * reach, gpu)
+        scores: Num = kernels.traffic(14.0 * rows / degrees.tp * part.heads * reach, gpu)
         ahead, behind = ahead + scores, behind + 1.3 * scores
     return ahead, behind
 

@@ -7,17 +7,17 @@ from functools import reduce
 
 import numpy as np
 
+from planner import schedules
 from planner.collectives.base import path
 from planner.collectives.point_to_point import point_to_point
 from planner.cost.data_parallel import data_time, optimizer_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
-from planner.cost.setting import Setting
-from planner.cost.sharding import Held
 from planner.formula import Count, Num, formula
 from planner.layout import Layout
-from planner import schedules
 from planner.schedules.base import Schedule
+from planner.setting import Setting, micro_batch_count, sharded_tokens
+from planner.sharding import Held
 from planner.strategy import Degrees
 
 BF16 = 2.0
@@ -27,9 +27,9 @@ BF16 = 2.0
 class StepTime:
     """Seconds of one step; the sum of the fields is the step.
 
-    compute, recompute, tensor, context, expert: the mean stage's work over all micro-batches; imbalance: what the slowest stage adds;
-    bubble: filling and draining the pipeline; pipeline: exposed sends between stages; data: exposed gradient and
-    parameter traffic; optimizer; host: work of the framework once per step.
+    compute, recompute, tensor, context, expert: the mean stage's work over all micro-batches; imbalance: what the
+    slowest stage adds; bubble: filling and draining the pipeline; pipeline: exposed sends between stages; data: exposed
+    gradient and parameter traffic; optimizer; host: work of the framework once per step.
     """
 
     compute: Num
@@ -59,7 +59,10 @@ class LayerCost:
     held: Held
 
 
-@formula(unit="s", source="Narayanan 2021 eq. 1-2: micro-batches of the slowest stage, bubble of the mean stage, exposed sends")
+@formula(
+    unit="s",
+    source="Narayanan 2021 eq. 1-2: micro-batches of the slowest stage, bubble of the mean stage, exposed sends",
+)
 def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, degrees: Degrees) -> StepTime:
     """The step of a pipeline whose stages hold `layout` layers of each kind of `costs`."""
     schedule = schedules.get(setting.choices.schedule)
@@ -84,11 +87,6 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         optimizer=optimizer_time(largest, setting, degrees),
         host=setting.stack.step_overhead,
     )
-
-
-def micro_batch_count(setting: Setting, degrees: Degrees) -> Count:
-    """Micro-batches per step and pipeline: global_batch / (dp · micro_batch)."""
-    return setting.workload.global_batch // (degrees.dp * degrees.micro_batch)
 
 
 @formula(unit="s", source="layers of each kind on the stage times the time of one")
@@ -122,9 +120,7 @@ def largest_stage(costs: tuple[LayerCost, ...], layout: Layout) -> Held:
 @formula(unit="s", source="Narayanan 2021 sec. 3.3.1: activations of one micro-batch to the next stage, gradients back")
 def pipeline_time(schedule: Schedule, micro_batches: Count, setting: Setting, degrees: Degrees) -> Num:
     """Exposed sends of a stage in one step."""
-    rows = degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
-    spread = degrees.tp if setting.choices.sequence_parallel else 1
-    volume = BF16 * rows * setting.model.hidden / spread
+    volume = BF16 * sharded_tokens(setting, degrees) * setting.model.hidden
     one = point_to_point(volume, path(groups(degrees, setting.choices).pp, setting.tiers))
     sends = schedule.sends(degrees.pp, degrees.vpp, micro_batches)
     total: Num = 2.0 * sends * one * (1.0 - setting.stack.pipeline_overlap)

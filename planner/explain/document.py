@@ -15,7 +15,7 @@ from planner.plan import Json, Plan, peak_flops, plan_json
 
 
 def document(plan: Plan) -> Json:
-    """plan.json: estimate, training, stages, waterfall, sensitivity, words, binding constraint, formulas, provenance."""
+    """plan.json: estimate, training, stages, waterfall, sensitivity, words, constraint, formulas, provenance."""
     data = plan_json(plan)
     priced = data["estimate"]
     return {

@@ -17,15 +17,15 @@ def words(plan: Plan, priced: Json) -> list[str]:
     """What each axis does, in the order of the network from near to far."""
     s, model = priced["strategy"], plan.setting.model
     tier = plan.setting.cluster.tiers[0]
-    lines = [
-        f"{s['world']:,} GPUs run {s['dp']:,} copies of a pipeline of {s['pp']} stages; each step takes "
-        f"{s['micro_batches']:,} micro-batches of {s['micro_batch']} sequence{'s' * (s['micro_batch'] > 1)} per copy."
-    ]
+    sequences = f"{s['micro_batch']} sequence{'s' * (s['micro_batch'] > 1)}"
+    copies = f"{s['world']:,} GPUs run {s['dp']:,} copies of a pipeline of {s['pp']} stages"
+    lines = [f"{copies}; each step takes {s['micro_batches']:,} micro-batches of {sequences} per copy."]
     if s["pp"] > 1:
         split = f", each stage in {s['vpp']} chunks that take turns" if s["vpp"] > 1 else ""
         lines.append(f"The {model.layers} layers are cut into {s['pp']} stages ({s['schedule']} schedule){split}.")
     if s["tp"] > 1:
-        lines.append(f"Tensor parallelism shares each matrix among {s['tp']} GPUs of one {tier.name} domain.")
+        where = f"of one {tier.name} domain" if s["tp"] <= tier.size else f"across {tier.name} domains"
+        lines.append(f"Tensor parallelism shares each matrix among {s['tp']} GPUs {where}.")
     if s["cp"] > 1:
         lines.append(f"Context parallelism splits every sequence over {s['cp']} GPUs, which exchange keys and values.")
     if s["ep"] > 1:
@@ -63,4 +63,5 @@ def binding(plan: Plan, priced: Json) -> str:
         head = f"Memory binds: {memory}, and twice the micro-batch would not fit"
     else:
         head = f"Time binds: {memory}"
-    return f"{head}; the largest loss of time is {LOSSES[largest]} with {PERCENT * time[largest] / step:.0f} % of the step."
+    lost = f"{LOSSES[largest]} with {PERCENT * time[largest] / step:.0f} % of the step"
+    return f"{head}; the largest loss of time is {lost}."

@@ -5,11 +5,12 @@ Source: Korthikanti 2022 (activation counts, selective recompute); each part sta
 
 from __future__ import annotations
 
-from planner.cost.layer import LOW_PRECISION, sharded_tokens, tokens
-from planner.cost.setting import Setting
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer
+from planner.precision import LOW_PRECISION
+from planner.setting import Setting, sharded_tokens, tokens
+from planner.sharding import pointwise_rows
 from planner.strategy import Degrees
 
 BF16 = 2.0
@@ -21,26 +22,23 @@ UNFUSED_SCORES = 5.0  # bytes per score: softmax output, dropout mask and dropou
 def layer_activations(layer: Layer, setting: Setting, degrees: Degrees, recompute: str) -> Num:
     """Saved bytes of one micro-batch in one layer on one rank under `recompute` (none, selective or full)."""
     if recompute == "full":
-        return BF16 * sharded_tokens(setting, degrees) * setting.model.hidden
+        kept: Num = BF16 * sharded_tokens(setting, degrees) * setting.model.hidden
+        return kept
     selective = recompute == "selective"
     total: Num = 0.0
     for part in layer.parts:
-        total = total + _saved(part, setting, degrees, selective)
+        total = total + _saved(part, setting, degrees, selective=selective)
     return total
 
 
-def _saved(part: Part, setting: Setting, degrees: Degrees, selective: bool) -> Num:
+def _saved(part: Part, setting: Setting, degrees: Degrees, *, selective: bool) -> Num:
     """Bytes that one part keeps."""
     if isinstance(part, Linear):
         return 0.0 if not part.saves or (selective and part.cheap_input) else _input(part, setting, degrees)
     if isinstance(part, Core):
-        return _core(part, setting, degrees, selective)
+        return _core(part, setting, degrees, selective=selective)
     if isinstance(part, Pointwise):
-        if part.expert or part.cut is Cut.COLUMN:
-            rows = tokens(setting, degrees) / degrees.tp * part.active
-        else:
-            rows = sharded_tokens(setting, degrees) * part.active
-        return BF16 * part.saved * part.width * rows
+        return BF16 * part.saved * part.width * pointwise_rows(part, setting, degrees)
     return 0.0
 
 
@@ -56,7 +54,7 @@ def _input(part: Linear, setting: Setting, degrees: Degrees) -> Num:
     return each * part.inputs * sharded_tokens(setting, degrees)
 
 
-def _core(part: Core, setting: Setting, degrees: Degrees, selective: bool) -> Num:
+def _core(part: Core, setting: Setting, degrees: Degrees, *, selective: bool) -> Num:
     """Query, key, value and the row statistics; without a fused kernel the scores too."""
     rows = tokens(setting, degrees) / degrees.tp
     widths = part.heads * part.qk_dim + part.kv_heads * (part.qk_dim + part.v_dim)

@@ -7,15 +7,13 @@ from functools import reduce
 
 import numpy as np
 
-from planner.cost.layer import sharded_tokens, tokens
-from planner.cost.setting import Setting
-from planner.cost.sharding import Held
-from planner.cost.step import micro_batch_count
+from planner import schedules
 from planner.formula import Count, Num, formula
 from planner.layers.base import Cut, Linear
-from planner.layout import Layout, layer_kinds
+from planner.layout import layer_kinds
 from planner.memory.activations import BF16, FP32, layer_activations
-from planner import schedules
+from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
+from planner.sharding import Held
 from planner.strategy import Degrees
 
 LOGIT_FUSED = 6.0  # bytes per logit: bf16 logits and fp32 softmax in place
@@ -130,8 +128,8 @@ def _states(dense: Num, expert: Num, shared: Common, setting: Setting) -> tuple[
     sharded: Num = dense / shared.dense_ways + expert / shared.expert_ways
     whole: Num = dense + expert
     return (
-        (sharded if zero >= 3 else whole) * precision.weight,  # noqa: PLR2004
-        (sharded if zero >= 2 else whole) * setting.stack.gradient_bytes,  # noqa: PLR2004
+        (sharded if zero >= 3 else whole) * precision.weight,
+        (sharded if zero >= 2 else whole) * setting.stack.gradient_bytes,
         (sharded if zero >= 1 else whole) * setting.optimizer.state,
     )
 
@@ -144,7 +142,7 @@ def _buffers(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) 
     exchanged = 4.0 * BF16 * (rows / degrees.tp) * max(model.topk, 1) * hidden * (degrees.ep * degrees.etp > 1)
     sends = 4.0 * BF16 * sharded_tokens(setting, degrees) * hidden * (degrees.pp > 1)
     total: Num = gathered + exchanged + sends
-    if setting.choices.zero >= 3:  # noqa: PLR2004
+    if setting.choices.zero >= 3:
         unit: Num = reduce(np.maximum, [cost.held.dense + cost.held.expert for cost in costs])
         total = total + unit * (2.0 * BF16 + FP32)
     return total

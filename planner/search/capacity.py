@@ -1,4 +1,4 @@
-"""`plan capacity`: the best plan at each cluster size, where the next doubling stops paying, and answers to deadlines."""
+"""`plan capacity`: the best plan at each cluster size, where doubling stops paying, answers to deadlines."""
 
 from __future__ import annotations
 
@@ -105,15 +105,19 @@ def _deadline(points: list[tuple[str, Json]], deadline: float) -> str:
     good = [(p["cost_usd"], name, p) for name, p in points if p["days"] * DAY <= deadline]
     if not good:
         _, name, p = min(((p["days"], name, p) for name, p in points), key=lambda item: item[:2])
-        return f"No size shown finishes in {human(deadline, 's')}; the fastest is {p['days']:.1f} days on {p['gpus']:,} GPUs of {name}."
+        fastest = f"{p['days']:.1f} days on {p['gpus']:,} GPUs of {name}"
+        return f"No size shown finishes in {human(deadline, 's')}; the fastest is {fastest}."
     cost, name, p = min(good, key=lambda item: item[:2])
-    return f"To finish in {human(deadline, 's')}: {p['gpus']:,} GPUs of {name} take {p['days']:.1f} days for {human(cost, 'USD')}, the cheapest that do."
+    taken = f"{p['gpus']:,} GPUs of {name} take {p['days']:.1f} days for {human(cost, 'USD')}"
+    return f"To finish in {human(deadline, 's')}: {taken}, the cheapest that do."
 
 
 def _budget(points: list[tuple[str, Json]], budget: float) -> str:
     good = [(p["days"], name, p) for name, p in points if p["cost_usd"] <= budget]
     if not good:
         cost, name, p = min(((p["cost_usd"], name, p) for name, p in points), key=lambda item: item[:2])
-        return f"No size shown stays within {human(budget, 'USD')}; the cheapest is {human(cost, 'USD')} on {p['gpus']:,} GPUs of {name}."
+        cheapest = f"{human(cost, 'USD')} on {p['gpus']:,} GPUs of {name}"
+        return f"No size shown stays within {human(budget, 'USD')}; the cheapest is {cheapest}."
     days, name, p = min(good, key=lambda item: item[:2])
-    return f"Within {human(budget, 'USD')}: {p['gpus']:,} GPUs of {name} are the fastest, {days:.1f} days for {human(p['cost_usd'], 'USD')}."
+    fastest = f"{p['gpus']:,} GPUs of {name} are the fastest, {days:.1f} days for {human(p['cost_usd'], 'USD')}"
+    return f"Within {human(budget, 'USD')}: {fastest}."

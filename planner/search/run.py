@@ -79,7 +79,7 @@ def search_sizes(queries: Sequence[Query]) -> list[Outcome]:
 
 
 def merged(outcomes: list[Outcome], objective: str, top: int) -> Json:
-    """`plan search --json` over one or several sizes: best plans by the objective, frontier over time, headroom, GPUs."""
+    """`plan search --json` over one or several sizes: best plans by the objective, frontier of time, memory, GPUs."""
     first = outcomes[0].plans[0]
     seq_len = first.setting.workload.seq_len
     plans = [estimate_json(p.setting, p.degrees) for o in outcomes for p in o.plans]
@@ -143,13 +143,17 @@ def parse_fix(text: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
         name, _, value = item.partition("=")
         name = name.strip().replace("-", "_")
         if name not in known:
-            faults.append(Fault("--fix", f"expected axis=value with an axis of {', '.join(known)}", item, nearest(name, known)))
+            faults.append(
+                Fault("--fix", f"expected axis=value with an axis of {', '.join(known)}", item, nearest(name, known))
+            )
         elif name in LEGAL_CHOICES:
             match = [choice for choice in LEGAL_CHOICES[name] if str(choice) == value.strip()]
             found[name] = match[0] if match else None
             if not match:
                 options = [str(choice) for choice in LEGAL_CHOICES[name]]
-                faults.append(Fault(f"--fix {name}", f"expected one of {', '.join(options)}", value, nearest(value, options)))
+                faults.append(
+                    Fault(f"--fix {name}", f"expected one of {', '.join(options)}", value, nearest(value, options))
+                )
         elif not value.strip().isdecimal() or int(value) < 1:
             faults.append(Fault(f"--fix {name}", "expected a whole number of at least 1", value))
         else:
@@ -165,13 +169,15 @@ def why_nothing(plan: Plan, found: Sweep) -> str:
     if not found.legal:
         most = sorted(found.tally.dropped.items(), key=lambda item: -item[1])[:4]
         listed = ", ".join(f"{name} dropped {count:,}" for name, count in most) or "the space is empty"
-        return f"no legal strategy for {plan.setting.model.name} on {gpus:,} GPUs: {listed}; change --gpus, --global-batch or --fix"
+        name = plan.setting.model.name
+        return f"no legal strategy for {name} on {gpus:,} GPUs: {listed}; change --gpus, --global-batch or --fix"
     least = float(found.leanest.peak[0])
     need = f"{quantity.format(least, 'B')} of {quantity.format(capacity, 'B')}"
     degrees = found.leanest.degrees.take(0)
     shape = f"tp={degrees.tp} pp={degrees.pp} cp={degrees.cp} ep={degrees.ep} micro_batch={degrees.micro_batch}"
     return (
-        f"none of the {found.legal:,} legal strategies of {plan.setting.model.name} fits {gpus:,} x {plan.setting.gpu.name}: "
+        f"none of the {found.legal:,} legal strategies of {plan.setting.model.name} fits {gpus:,} x "
+        f"{plan.setting.gpu.name}: "
         f"memory dropped all; the leanest ({shape}) needs {need}. Use about {least / capacity:.1f} times the GPUs, "
         "a GPU with more memory, or --optimizer adam-bf16"
     )

@@ -7,7 +7,7 @@ in `dropped`. Nothing legal is left out but by the bounds of `Space`, which the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,7 @@ def bounds(case: Case, max_micro_batch: int) -> list[str]:
 def _islands(case: Case) -> tuple[int, ...]:
     """Sizes of the domains that the next tier connects with less bandwidth."""
     tiers = case.cluster.tiers
-    return tuple(a.size for a, b in zip(tiers, tiers[1:], strict=False) if b.bandwidth < a.bandwidth)
+    return tuple(a.size for a, b in pairwise(tiers) if b.bandwidth < a.bandwidth)
 
 
 def fixed(space: Space, fix: dict[str, Any]) -> Space:
@@ -92,7 +92,7 @@ def fixed(space: Space, fix: dict[str, Any]) -> Space:
 
 @dataclass(frozen=True)
 class Rows:
-    """Legal degrees of one schedule with or without ZeRO; `unit` is the row of the inner grid (tp, cp, ep, etp, micro_batch)."""
+    """Legal degrees of one schedule, with or without ZeRO; `unit` is each one's row of the inner grid."""
 
     degrees: Degrees
     unit: Ints

@@ -12,12 +12,12 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cost.setting import Setting
 from planner.estimate import Unit, memories, peak, priced, take, units
 from planner.layout import Layout, layout, stack
 from planner.rules import Case
 from planner.search.pareto import best, frontier
 from planner.search.space import Rows, Space, Tally, combinations, inner_grid, outer_rows
+from planner.setting import Setting
 from planner.strategy import Choices, Degrees
 
 CHUNK = 32768
@@ -104,9 +104,7 @@ def sweep(case: Case, setting: Setting, space: Space, objective: str, top: int) 
     )
 
 
-def _tasks(
-    case: Case, setting: Setting, space: Space, choices: list[Choices], tally: Tally
-) -> tuple[list[Task], int]:
+def _tasks(case: Case, setting: Setting, space: Space, choices: list[Choices], tally: Tally) -> tuple[list[Task], int]:
     rows, inner, index = inner_grid(case, space, tally)
     costs: dict[str, tuple[Unit, ...]] = {}
     outer: dict[tuple[str, str, bool], tuple[Rows, Layouts]] = {}

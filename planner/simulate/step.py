@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner import schedules
-from planner.cost.step import micro_batch_count
 from planner.estimate import estimate, units
 from planner.layout import stage_counts
 from planner.plan import Plan
+from planner.setting import micro_batch_count
 from planner.simulate.replay import Timeline, replay, stage_durations
 
 
@@ -23,7 +23,7 @@ class Replay:
 
 
 def simulate(plan: Plan) -> Replay:
-    """Replay the micro-batches of one step; sends between stages take no time here (the closed form has its own term)."""
+    """Replay the micro-batches of one step; sends take no time here (the closed form has a term of its own)."""
     setting, degrees = plan.setting, plan.degrees
     pp, vpp = int(degrees.pp), int(degrees.vpp)
     costs = [part.cost.time for part in units(setting, degrees)]

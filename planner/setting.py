@@ -1,15 +1,16 @@
-"""What stays the same for a whole batch of candidates: model, cluster, workload, choices and stack."""
+"""What stays the same for a whole batch of candidates, and the few counts that everything is derived from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from hwprofiles.spec import Cluster, Gpu, Tier
+from planner.formula import Count, Num, formula
 from planner.model import Model
 from planner.optimizers import OPTIMIZERS, Optimizer
 from planner.precision import PRECISIONS, Precision
 from planner.stack import Stack
-from planner.strategy import Choices, Workload
+from planner.strategy import Choices, Degrees, Workload
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,21 @@ class Setting:
     def optimizer(self) -> Optimizer:
         """The optimizer's state and traffic."""
         return OPTIMIZERS[self.choices.optimizer]
+
+
+@formula(unit="tokens", source="micro_batch · seq_len / cp")
+def tokens(setting: Setting, degrees: Degrees) -> Num:
+    """Tokens of one micro-batch that a tensor-parallel group works on."""
+    return degrees.micro_batch * (setting.workload.seq_len / degrees.cp)
+
+
+@formula(unit="tokens", source="Korthikanti 2022: sequence parallelism splits the tokens of a group over tp")
+def sharded_tokens(setting: Setting, degrees: Degrees) -> Num:
+    """Tokens per rank where sequence parallelism splits them over tp."""
+    whole = tokens(setting, degrees)
+    return whole / degrees.tp if setting.choices.sequence_parallel else whole
+
+
+def micro_batch_count(setting: Setting, degrees: Degrees) -> Count:
+    """Micro-batches per step and pipeline: global_batch / (dp · micro_batch)."""
+    return setting.workload.global_batch // (degrees.dp * degrees.micro_batch)

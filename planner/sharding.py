@@ -1,12 +1,13 @@
-"""Parameters that one rank holds of a layer: the dense part (cut by tp) and the experts (cut by ep and etp)."""
+"""What one rank holds of a layer: parameters (dense part cut by tp, experts by ep and etp) and rows of its tensors."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from planner.formula import Count, Num, formula
-from planner.layers.base import Cut, Linear, Part, Table, Vector
+from planner.layers.base import Cut, Linear, Part, Pointwise, Table, Vector
 from planner.model import Layer
+from planner.setting import Setting, sharded_tokens, tokens
 from planner.strategy import Degrees
 
 
@@ -29,6 +30,14 @@ def held(layer: Layer, degrees: Degrees) -> Held:
         else:
             dense = dense + _size(part, degrees.tp)
     return Held(dense, expert)
+
+
+def pointwise_rows(part: Pointwise, setting: Setting, degrees: Degrees) -> Num:
+    """Tokens (times experts visited) of a memory-bound tensor on one rank, a width cut by tp counted as fewer."""
+    rows: Num = sharded_tokens(setting, degrees)
+    if part.expert or part.cut is Cut.COLUMN:
+        rows = tokens(setting, degrees) / degrees.tp
+    return rows * part.active
 
 
 def _size(part: Part, ways: Count) -> Num:
