@@ -117,13 +117,16 @@ def _money(unit: str) -> tuple[str, float] | None:
 
 
 def format(value: float, unit: str) -> str:  # noqa: A001  always read as quantity.format
-    """`value` in SI `unit` (B, B/s, FLOP/s, FLOP, W, s, USD, USD/s, tokens/s, "") with three digits and a prefix."""
+    """`value` in SI `unit` (B, B/s, FLOP/s, FLOP, W, s, USD, USD/s, tokens/s, "") with three digits and a prefix.
+
+    The unit "iB" shows bytes of memory with binary prefixes ("69.5 GiB").
+    """
     if value < 0:
         return "-" + format(-value, unit)
     if not math.isfinite(value):
         return f"{value} {unit}".strip()
-    if unit == "s":
-        return _time(value)
+    if unit in {"s", "iB"}:
+        return _time(value) if unit == "s" else _binary(value)
     if unit == "USD/s":
         return "$" + _digits(value * SECONDS["h"]) + "/h"
     if unit in {"USD", ""}:
@@ -136,6 +139,11 @@ def _scaled(value: float, prefixes: tuple[str, ...], gap: str) -> str:
     while step < len(prefixes) - 1 and float(_digits(value)) >= DECIMAL["k"]:
         value, step = value / DECIMAL["k"], step + 1
     return _digits(value) + gap + prefixes[step]
+
+
+def _binary(value: float) -> str:
+    power = min(int(math.log2(value) // 10), 5) if value >= 1 else 0
+    return f"{_digits(value / 1024**power)} {('', 'Ki', 'Mi', 'Gi', 'Ti', 'Pi')[power]}B"
 
 
 def _time(value: float) -> str:

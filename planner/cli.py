@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-from planner.errors import EXIT, CheckFailed, InputError, NoPlan
+from planner.errors import EXIT, CheckFailed, InputError, NoPlan, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "capacity": (
@@ -35,11 +35,20 @@ class LazyGroup(click.Group):
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command; None (a usage error with the nearest name) when the table has no such row."""
+        """Import the command; None when the table has no such row."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(COMMANDS[cmd_name][0]).command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click does, with the nearest name for an unknown one."""
+        close = nearest(args[0], COMMANDS) if args[0] not in COMMANDS else None
+        if close:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {close!r}?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The help of the group, without importing a command."""
@@ -80,8 +89,3 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911  one w
         click.echo(f"plan: {error.filename or 'output'}: {error.strerror}; nothing was written there", err=True)
         return 3
     return result if isinstance(result, int) else 0
-
-
-def run() -> None:
-    """Entry point of the console script."""
-    sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from planner.errors import Fault, InputError
 from planner.estimate import Estimate, estimate
 from planner.interval import interval
 from planner.model import Model
+from planner.plan_file import read_json, stated
 from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.rules import Case, broken
@@ -186,39 +186,18 @@ def plan_json(plan: Plan) -> Json:
 def read(path: Path) -> Plan:
     """The plan in a plan.json; InputError when it is not one or no longer legal."""
     data = read_json(path)
-    try:
-        strategy, workload, inputs = data["estimate"]["strategy"], data["workload"], data["inputs"]
-        names = [f.name for f in fields(Choices)]
-        choices = Choices(**{name: strategy[name] for name in names if name != "sequence_parallel"})
-        choices = replace(choices, sequence_parallel=strategy["sequence_parallel"] or strategy["tp"] == 1)
-        degrees = Degrees(**{f.name: strategy[f.name] for f in fields(Degrees)})
-        work = Workload(workload["seq_len"], workload["global_batch"], workload["tokens"])
-        plan = prepare(inputs["model"], inputs["cluster"], int(degrees.world), work, choices, inputs["stack"])
-    except (KeyError, TypeError) as error:
-        expected = f"is no plan: {error} is missing or of the wrong type; write one with `plan search --out DIR`"
-        raise InputError(Fault(str(path), expected)) from None
-    plan = replace(plan, degrees=degrees)
+    found = stated(data, str(path))
+    gpus = int(found.degrees.world)
+    plan = prepare(found.model, found.cluster, gpus, found.workload, found.choices, found.stack)
+    plan = replace(plan, degrees=found.degrees)
     plan.check()
+    expected = strategy_json(plan.setting, plan.degrees)
+    written = data["estimate"]["strategy"]
+    faults = [
+        Fault(f"{path}: estimate.strategy.{name}", f"the other degrees make it {expected[name]}", written.get(name))
+        for name in ("dp", "edp", "micro_batches")
+        if written.get(name) != expected[name]
+    ]
+    if faults:
+        raise InputError(*faults)
     return plan
-
-
-def read_json(path: Path) -> Json:
-    """A JSON object from a file; every way in which it may be none is one sentence."""
-    if path.is_dir():
-        raise InputError(Fault(str(path), "is a directory; expected a plan.json"))
-    try:
-        if path.stat().st_size > 64 * 2**20:
-            raise InputError(Fault(str(path), "is larger than 64 MiB; expected a plan.json"))
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(Fault(str(path), "does not exist; write one with `plan search --out DIR`")) from None
-    except UnicodeDecodeError as error:
-        raise InputError(Fault(str(path), f"is not UTF-8 text (byte {error.start})")) from None
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise InputError(Fault(str(path), f"is not valid JSON: {error.msg} at {where}")) from None
-    except OSError as error:
-        raise InputError(Fault(str(path), f"can't be read: {error.strerror}")) from None
-    if not isinstance(data, dict):
-        raise InputError(Fault(str(path), f"holds a JSON {type(data).__name__}; expected the object of a plan.json"))
-    return data

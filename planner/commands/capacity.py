@@ -46,11 +46,11 @@ def command(
         talk(f"would search {len(steps)} sizes of {len(clusters)} clusters; inputs are good", quiet=quiet)
         return
     data = capacity(lambda name, n: common.plan(n, name), clusters, steps, limits, lambda text: talk(text, quiet=quiet))
-    emit(form, data, lambda: [_sheet(line, data) for line in data["series"]])
     if folder:
         write(folder / "capacity.json", to_json(data))
         reports().write_capacity(data, folder / "capacity.html")
         talk(f"wrote capacity.json and capacity.html to {folder}", quiet=quiet)
+    emit(form, data, lambda: [_sheet(line, data) for line in data["series"]])
 
 
 def sizes(text: str) -> list[int]:
@@ -88,6 +88,6 @@ def _row(p: Json) -> tuple[str, ...]:
         human(p["cost_usd"], "USD"),
         f"{p['tokens_per_day'] / 1e9:,.0f} B",
         f"{100 * p['mfu']:.1f} %",
-        human(p["memory_headroom"], "B"),
+        human(p["memory_headroom"], "iB"),
         *(str(s[axis]) for axis in ("tp", "pp", "vpp", "cp", "ep", "zero")),
     )

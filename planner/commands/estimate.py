@@ -53,10 +53,10 @@ def command(common: Common, gpus: int, out: Path | None, dry_run: bool, form: st
         talk("the strategy is legal", quiet=quiet)
         return
     data = document(plan)
-    emit(form, data["estimate"], lambda: _sheets(data))
     if out:
         write(out, to_json(data))
         talk(f"wrote {out}", quiet=quiet)
+    emit(form, data["estimate"], lambda: _sheets(data))
 
 
 def _sheets(data: Json) -> list[Sheet]:
@@ -66,6 +66,6 @@ def _sheets(data: Json) -> list[Sheet]:
     return [
         plans_sheet("Estimate", [priced], (line,)),
         parts_sheet("Step time", priced["time"], "s"),
-        parts_sheet("Peak memory, fullest stage", priced["memory"], "B"),
+        parts_sheet("Peak memory, fullest stage", priced["memory"], "iB"),
         Sheet("", (), (), (data["binding"], training_line(data))),
     ]

@@ -52,7 +52,7 @@ def _sheets(data: Json, formulas: Json, depth: int) -> list[Sheet]:
             "From peak to achieved", ("", "TFLOP/s left", "lost", "of peak"), falls, (*data["words"], data["binding"])
         ),
         parts_sheet("Step time", priced["time"], "s"),
-        parts_sheet("Peak memory, fullest stage", priced["memory"], "B"),
+        parts_sheet("Peak memory, fullest stage", priced["memory"], "iB"),
         Sheet("Change of the step time at -10 % and +10 % of", ("input", "key", "-10 %", "+10 %"), matters),
         Sheet("Formulas", ("formula", "value", "unit", "of step", "source"), _lines(formulas["calls"], depth, step)),
     ]

@@ -32,22 +32,30 @@ def command(names: tuple[str, ...], form: str, quiet: bool) -> None:  # noqa: FB
     emit(form, {"schema_version": SCHEMA_VERSION, **data}, lambda: sheets)
 
 
-def find(name: str) -> str:
-    """The kind of profile that `name` is; a name of several kinds is the first of cluster, GPU, node, fabric."""
-    for kind in KINDS:
-        try:
-            load.raw(kind, name)
-        except InputError:
-            continue
-        return kind
+def kinds(name: str) -> list[str]:
+    """Every kind of profile that `name` is, of cluster, GPU, node and fabric; a path is a cluster file."""
+    if name.endswith(".toml") or "/" in name:
+        load.raw("cluster", name)
+        return ["cluster"]
+    found = [kind for kind in KINDS if _is(kind, name)]
+    if found:
+        return found
     known = [known for kind in KINDS for known in load.names(kind)]
     raise InputError(
         Fault("hardware", "no profile has this name; `plan hardware` lists them", name, nearest(name, known))
     )
 
 
+def _is(kind: str, name: str) -> bool:
+    try:
+        load.raw(kind, name)
+    except InputError:
+        return False
+    return True
+
+
 def _one(name: str) -> tuple[dict[str, Any], list[Sheet]]:
-    kind = find(name)
+    kind = kinds(name)[0]
     found = load.raw(kind, name)
     numbers = {key: {"value": d.value, "unit": d.unit, "text": d.text, "source": d.source} for key, d in found.items()}
     rows = [(key, d.text, d.source) for key, d in found.items()]
@@ -57,9 +65,11 @@ def _one(name: str) -> tuple[dict[str, Any], list[Sheet]]:
 
 
 def _diff(a: str, b: str) -> tuple[dict[str, Any], list[Sheet]]:
-    kind, other = find(a), find(b)
-    if kind != other:
-        raise InputError(Fault("hardware diff", f"{a} is a {kind}; expected another {kind}", f"{b} ({other})"))
+    ours, theirs = kinds(a), kinds(b)
+    kind = next((kind for kind in ours if kind in theirs), None)
+    if kind is None:
+        expected = f"{a} is a {' and a '.join(ours)}, this a {' and a '.join(theirs)}; name two of one kind"
+        raise InputError(Fault("hardware diff", expected, b))
     left, right = load.raw(kind, a), load.raw(kind, b)
     rows, data = [], {}
     for key in dict.fromkeys((*left, *right)):

@@ -12,7 +12,7 @@ from planner.commands.output import Sheet, emit, format_options, out_folder, rep
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
 from planner.plan import Json, Plan, strategy_json
-from planner.search.run import OBJECTIVES, Outcome, Query, merged, parse_fix, search_sizes
+from planner.search.run import HEADROOM, OBJECTIVES, Outcome, Query, merged, parse_fix, search_sizes
 
 
 @click.command()
@@ -21,6 +21,9 @@ from planner.search.run import OBJECTIVES, Outcome, Query, merged, parse_fix, se
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="time", show_default=True)
 @click.option("--top", type=COUNT, default="10", show_default=True, help="Plans to print.")
 @click.option("--max-micro-batch", type=COUNT, default="8", show_default=True, help="Largest micro-batch to try.")
+@click.option(
+    "--headroom", type=click.FloatRange(0, 0.9), default=HEADROOM, show_default=True, help="Memory left free."
+)
 @click.option("--fix", multiple=True, metavar="AXIS=VALUE", help="Hold an axis or a choice, e.g. tp=8,schedule=1f1b.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for plan.json, report.html and plans.csv.")
 @click.option("--dry-run", is_flag=True, help="Check the inputs and say what would be searched.")
@@ -36,9 +39,9 @@ def command(common: Common, gpus: str, dry_run: bool, out: Path | None, form: st
     data = merged(outcomes, how["objective"], how["top"])
     best = _best(outcomes, data)
     plan = document(best)
-    emit(form, data, lambda: _sheets(data, plan))
     if folder:
         _write(folder, data, plan, quiet=quiet)
+    emit(form, data, lambda: _sheets(data, plan))
 
 
 def sizes(text: str) -> list[int]:
@@ -48,7 +51,7 @@ def sizes(text: str) -> list[int]:
 
 
 def _query(plan: Plan, how: Json) -> Query:
-    return Query(plan, how["objective"], how["top"], how["max_micro_batch"], parse_fix(how["fix"]))
+    return Query(plan, how["objective"], how["top"], how["max_micro_batch"], how["headroom"], parse_fix(how["fix"]))
 
 
 def _best(outcomes: list[Outcome], data: Json) -> Plan:
@@ -73,7 +76,7 @@ def _sheets(data: Json, plan: Json) -> list[Sheet]:
     return [
         plans_sheet("Plans", data["plans"], lines, (counted, dropped, bounds)),
         parts_sheet("Step time of plan 1", best["time"], "s"),
-        parts_sheet("Peak memory of plan 1, fullest stage", best["memory"], "B"),
+        parts_sheet("Peak memory of plan 1, fullest stage", best["memory"], "iB"),
         Sheet("", (), (), (*plan["words"], plan["binding"], training_line(plan))),
     ]
 

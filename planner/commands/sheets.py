@@ -30,7 +30,7 @@ def _row(number: int, plan: Json) -> tuple[str, ...]:
         f"{human(low, 's')} – {human(high, 's')}",
         f"{plan['tokens_per_s_per_gpu']:,.0f}",
         f"{PERCENT * plan['mfu']:.1f} %",
-        f"{human(plan['peak_memory_bytes'], 'B')} of {human(plan['memory_capacity_bytes'], 'B')}",
+        f"{human(plan['peak_memory_bytes'], 'iB')} of {human(plan['memory_capacity_bytes'], 'iB')}",
         *degrees,
         s["recompute"],
         s["schedule"],

@@ -55,7 +55,8 @@ def binding(plan: Plan, priced: Json) -> str:
     time, step = priced["time"], priced["step_time_s"]
     largest = max(LOSSES, key=lambda name: time[name])
     share = PERCENT * used / capacity
-    memory = f"the fullest stage uses {quantity.format(used, 'B')} of {quantity.format(capacity, 'B')} ({share:.0f} %)"
+    has = quantity.format(capacity, "iB")
+    memory = f"the fullest stage uses {quantity.format(used, 'iB')} of {has} ({share:.0f} %)"
     wider = replace(plan, degrees=replace(plan.degrees, micro_batch=2 * int(plan.degrees.micro_batch)))
     if used > capacity:
         head = f"Memory binds: {memory}, so the plan does not fit"

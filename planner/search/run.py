@@ -19,6 +19,7 @@ from planner.search.space import AXES, CHOICES, bounds, fixed, whole_space
 from planner.search.sweep import Found, Sweep, sweep
 from planner.strategy import ORDERS, RECOMPUTE, ZERO
 
+HEADROOM = 0.05  # share of the memory that a plan leaves free: the estimate is not exact and allocators fragment
 OBJECTIVES = ("time", "cost", "memory")
 LEGAL_CHOICES: dict[str, tuple[Any, ...]] = {
     "schedule": tuple(SCHEDULES),
@@ -36,6 +37,7 @@ class Query:
     objective: str = "time"
     top: int = 10
     max_micro_batch: int = 8
+    headroom: float = HEADROOM
     fix: tuple[tuple[str, Any], ...] = ()
 
 
@@ -57,10 +59,11 @@ def search(query: Query) -> Outcome:
     check_precision(plan)
     space = fixed(whole_space(plan.case, query.max_micro_batch), dict(query.fix))
     objective = "memory" if query.objective == "memory" else "time"  # cost is time at a given size
-    found = sweep(plan.case, plan.setting, space, objective, query.top)
-    limits = bounds(plan.case, query.max_micro_batch)
+    limit = (1.0 - query.headroom) * plan.setting.gpu.hbm_capacity
+    found = sweep(plan.case, plan.setting, space, objective, query.top, limit)
+    limits = [*bounds(plan.case, query.max_micro_batch), f"{query.headroom:.0%} of the memory left free (--headroom)"]
     if not found.fitting:
-        raise NoPlan(why_nothing(plan, found))
+        raise NoPlan(why_nothing(plan, found, limit))
     plans, front = _plans(plan, found, found.best), _plans(plan, found, found.frontier)
     return Outcome(plans, front, found, limits, time.perf_counter() - started)
 
@@ -163,22 +166,22 @@ def parse_fix(text: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
     return tuple(found.items())
 
 
-def why_nothing(plan: Plan, found: Sweep) -> str:
+def why_nothing(plan: Plan, found: Sweep, limit: float) -> str:
     """Why no candidate is left, and the nearest change that would help."""
-    gpus, capacity = int(plan.degrees.world), plan.setting.gpu.hbm_capacity
+    gpus = int(plan.degrees.world)
     if not found.legal:
         most = sorted(found.tally.dropped.items(), key=lambda item: -item[1])[:4]
         listed = ", ".join(f"{name} dropped {count:,}" for name, count in most) or "the space is empty"
         name = plan.setting.model.name
         return f"no legal strategy for {name} on {gpus:,} GPUs: {listed}; change --gpus, --global-batch or --fix"
     least = float(found.leanest.peak[0])
-    need = f"{quantity.format(least, 'B')} of {quantity.format(capacity, 'B')}"
+    need = f"{quantity.format(least, 'iB')} of {quantity.format(limit, 'iB')}"
     degrees = found.leanest.degrees.take(0)
     shape = f"tp={degrees.tp} pp={degrees.pp} cp={degrees.cp} ep={degrees.ep} micro_batch={degrees.micro_batch}"
     return (
         f"none of the {found.legal:,} legal strategies of {plan.setting.model.name} fits {gpus:,} x "
         f"{plan.setting.gpu.name}: "
-        f"memory dropped all; the leanest ({shape}) needs {need}. Use about {least / capacity:.1f} times the GPUs, "
+        f"memory dropped all; the leanest ({shape}) needs {need}. Use about {least / limit:.1f} times the GPUs, "
         "a GPU with more memory, or --optimizer adam-bf16"
     )
 

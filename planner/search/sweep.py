@@ -6,6 +6,7 @@ candidate. Candidates go through in chunks that fit the cache: memory first, tim
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 
@@ -65,6 +66,17 @@ class Task:
     part: slice
 
 
+@dataclass(frozen=True)
+class Priced:
+    """The outcome of one chunk: as `Sweep`, with the numbers of legal and of fitting candidates."""
+
+    best: Found
+    frontier: Found
+    leanest: Found
+    legal: int
+    fitting: int
+
+
 class Layouts:
     """The layouts of all (pp, vpp) of a set of rows, gathered per chunk."""
 
@@ -82,34 +94,32 @@ class Layouts:
         return stack(self.table, self.index[part])
 
 
-def sweep(case: Case, setting: Setting, space: Space, objective: str, top: int) -> Sweep:
-    """Price the whole of `space`; keep the `top` by `objective` (time or memory) and the Pareto frontier."""
+def sweep(case: Case, setting: Setting, space: Space, objective: str, top: int, limit: float) -> Sweep:
+    """Price the whole of `space`; of what needs at most `limit` [B], keep the `top` by `objective` and the frontier."""
     tally = Tally()
     choices = combinations(space, setting.choices)
-    tasks, legal = _tasks(case, setting, space, choices, tally)
-    with ThreadPoolExecutor(WORKERS) as pool:
-        results = list(pool.map(lambda task: _price(task, objective, top), tasks))
-    good = _concatenate([result[0] for result in results])
-    front = _concatenate([result[1] for result in results])
-    lean = _concatenate([result[2] for result in results])
-    fitting = sum(result[3] for result in results)
+    with ThreadPoolExecutor(WORKERS) as pool:  # pricing starts while the space is still being laid out
+        tasks = _tasks(case, setting, space, choices, tally)
+        results = [future.result() for future in [pool.submit(_price, task, objective, top, limit) for task in tasks]]
+    good = _concatenate([result.best for result in results])
+    front = _concatenate([result.frontier for result in results])
+    lean = _concatenate([result.leanest for result in results])
     return Sweep(
         good.take(_ranked(good, objective, top)),
         front.take(frontier(front.time, front.peak)),
         lean.take(best(lean.peak, lean.peak, 1)),
         choices,
-        legal,
-        fitting,
+        sum(result.legal for result in results),
+        sum(result.fitting for result in results),
         tally,
     )
 
 
-def _tasks(case: Case, setting: Setting, space: Space, choices: list[Choices], tally: Tally) -> tuple[list[Task], int]:
+def _tasks(case: Case, setting: Setting, space: Space, choices: list[Choices], tally: Tally) -> Iterator[Task]:
+    """The chunks of the whole space; layer costs and rows are shared by the choices that they do not depend on."""
     rows, inner, index = inner_grid(case, space, tally)
     costs: dict[str, tuple[Unit, ...]] = {}
     outer: dict[tuple[str, str, bool], tuple[Rows, Layouts]] = {}
-    tasks: list[Task] = []
-    legal = 0
     for number, choice in enumerate(choices):
         here = replace(setting, choices=choice)
         key = (choice.schedule, choice.order, choice.zero > 0)
@@ -119,14 +129,12 @@ def _tasks(case: Case, setting: Setting, space: Space, choices: list[Choices], t
         if choice.recompute not in costs:
             costs[choice.recompute] = units(here, inner)
         found, layouts = outer[key]
-        legal += len(found)
-        starts = range(0, len(found), CHUNK)
-        tasks += [Task(number, here, costs[choice.recompute], layouts, found, slice(s, s + CHUNK)) for s in starts]
-    return tasks, legal
+        for start in range(0, len(found), CHUNK):
+            yield Task(number, here, costs[choice.recompute], layouts, found, slice(start, start + CHUNK))
 
 
-def _price(task: Task, objective: str, top: int) -> tuple[Found, Found, Found, int]:
-    """The best, the frontier, the leanest and the number of those that fit, of one chunk."""
+def _price(task: Task, objective: str, top: int, limit: float) -> Priced:
+    """Price one chunk: memory of all, time of those that fit."""
     everyone = np.arange(task.part.start, min(task.part.stop, len(task.rows)))
     degrees = task.rows.degrees.take(everyone)
     parts = take(task.costs, task.rows.unit[everyone])
@@ -134,12 +142,13 @@ def _price(task: Task, objective: str, top: int) -> tuple[Found, Found, Found, i
     used = np.asarray(peak(memories(parts, shapes, task.setting, degrees)))
     leanest = np.argmin(used, keepdims=True)
     lean = Found(np.full(1, np.nan), used[leanest], np.full(1, task.number), degrees.take(leanest))
-    fits = np.flatnonzero(used <= task.setting.gpu.hbm_capacity)
+    fits = np.flatnonzero(used <= limit)
     if len(fits) < len(used):
         degrees, parts, shapes, used = degrees.take(fits), take(parts, fits), take(shapes, fits), used[fits]
     time = np.asarray(priced(parts, shapes, task.setting, degrees).total)
     found = Found(time, used, np.full(len(time), task.number), degrees)
-    return found.take(_ranked(found, objective, top)), found.take(frontier(time, used)), lean, len(fits)
+    good, front = found.take(_ranked(found, objective, top)), found.take(frontier(time, used))
+    return Priced(good, front, lean, len(everyone), len(fits))
 
 
 def _ranked(found: Found, objective: str, top: int) -> Ints:

@@ -1,0 +1,146 @@
+"""What a plan.json states: every fault of the file named before any of it is used."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from planner.errors import Fault, InputError, nearest
+from planner.optimizers import OPTIMIZERS
+from planner.precision import PRECISIONS
+from planner.provenance import SCHEMA_VERSION
+from planner.schedules import SCHEDULES
+from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees, Workload
+
+LARGEST_FILE = 64  # MiB; a plan of a thousand stages has about one
+LARGEST_COUNT = 10**9  # GPUs, sequences or tokens of one sequence; more is a slip of the keyboard
+MAKE = "write one with `plan search --out DIR`"
+STRATEGY = "estimate.strategy"
+
+
+@dataclass(frozen=True)
+class Stated:
+    """The inputs of a plan as its file states them: names, workload, degrees, choices."""
+
+    model: str
+    cluster: str
+    stack: str
+    workload: Workload
+    degrees: Degrees
+    choices: Choices
+
+
+@dataclass
+class _Reader:
+    """Values by dotted key; what is missing or wrong becomes a fault."""
+
+    data: dict[str, Any]
+    where: str
+    faults: list[Fault] = field(default_factory=list)
+
+    def fault(self, key: str, expected: str, value: object = None, hint: str | None = None) -> None:
+        self.faults.append(Fault(f"{self.where}: {key}", expected, value, hint))
+
+    def entry(self, key: str) -> Any:
+        found: Any = self.data
+        for step in key.split("."):
+            if not isinstance(found, dict) or step not in found:
+                self.fault(key, "is missing")
+                return None
+            found = found[step]
+        if found is None:
+            self.fault(key, "is null")
+        return found
+
+    def count(self, key: str) -> int:
+        value = self.entry(key)
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT:
+            return value
+        if value is not None:
+            self.fault(key, f"expected a whole number of at least 1 and at most {LARGEST_COUNT:,}", value)
+        return 1
+
+    def number(self, key: str) -> float:
+        value = self.entry(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value < math.inf:
+            return float(value)
+        if value is not None:
+            self.fault(key, "expected a finite number of at least 1", value)
+        return 1.0
+
+    def name(self, key: str) -> str:
+        value = self.entry(key)
+        if value is not None and not isinstance(value, str):
+            self.fault(key, "expected a name", value)
+        return str(value)
+
+    def flag(self, key: str) -> bool:
+        value = self.entry(key)
+        if value is not None and not isinstance(value, bool):
+            self.fault(key, "expected true or false", value)
+        return value is True
+
+    def choice(self, key: str, options: Sequence[Any]) -> Any:
+        value = self.entry(key)
+        if value is not None and not any(type(value) is type(option) and value == option for option in options):
+            known = [str(option) for option in options]
+            self.fault(key, f"expected one of {', '.join(known)}", value, nearest(str(value), known))
+        return value
+
+
+def stated(data: dict[str, Any], where: str) -> Stated:
+    """The inputs in the object of a plan.json; InputError with every key that is missing or wrong."""
+    reader = _Reader(data, where)
+    reader.choice("schema_version", (SCHEMA_VERSION,))
+    inputs = [reader.name(f"inputs.{key}") for key in ("model", "cluster", "stack")]
+    seq_len, batch = (reader.count(f"workload.{key}") for key in ("seq_len", "global_batch"))
+    workload = Workload(seq_len, batch, reader.number("workload.tokens"))
+    degrees = Degrees(**{f.name: reader.count(f"{STRATEGY}.{f.name}") for f in fields(Degrees)})
+    options: dict[str, Sequence[Any]] = {
+        "schedule": tuple(SCHEDULES),
+        "recompute": RECOMPUTE,
+        "zero": ZERO,
+        "precision": tuple(PRECISIONS),
+        "order": ORDERS,
+        "optimizer": tuple(OPTIMIZERS),
+    }
+    chosen = {name: reader.choice(f"{STRATEGY}.{name}", known) for name, known in options.items()}
+    # written as false without tensor parallelism, where it changes nothing
+    sequence_parallel = reader.flag(f"{STRATEGY}.sequence_parallel") or degrees.tp == 1
+    if reader.faults:
+        raise InputError(*reader.faults)
+    return Stated(*inputs, workload, degrees, Choices(**chosen, sequence_parallel=sequence_parallel))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; every way in which it may be none is one sentence."""
+    if path.is_dir():
+        raise InputError(Fault(str(path), "is a directory; expected a plan.json"))
+    try:
+        if path.stat().st_size > LARGEST_FILE * 2**20:
+            raise InputError(Fault(str(path), f"is larger than {LARGEST_FILE} MiB; expected a plan.json"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+    except FileNotFoundError:
+        raise InputError(Fault(str(path), f"does not exist; {MAKE}")) from None
+    except UnicodeDecodeError as error:
+        raise InputError(Fault(str(path), f"is not UTF-8 text (byte {error.start})")) from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise InputError(Fault(str(path), f"is not valid JSON: {error.msg} at {place}")) from None
+    except OSError as error:
+        raise InputError(Fault(str(path), f"can't be read: {error.strerror}")) from None
+    except RecursionError:
+        raise InputError(Fault(str(path), "is not a plan: its JSON is nested too deeply")) from None
+    except ValueError as error:
+        raise InputError(Fault(str(path), f"is not valid JSON: {error}")) from None
+    if not isinstance(data, dict):
+        raise InputError(Fault(str(path), f"holds a JSON {type(data).__name__}; expected the object of a plan.json"))
+    return data
+
+
+def _no_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON number")
