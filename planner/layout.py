@@ -1,7 +1,7 @@
 """Which layers stand on which pipeline stage: exact for ragged pipelines, and few distinct stage shapes.
 
 The chain embedding, layers, MTP, head is cut into pp · vpp contiguous chunks; stage r runs the chunks r, r + pp, …
-Stages of the same content are one shape, represented by its earliest stage (which holds the most micro-batches).
+Stages of the same content are one shape, represented by its earliest stage, which holds the most micro-batches.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +22,13 @@ from planner.model import Layer, Model
 class Layout:
     """Stage shapes of one pipeline, or of a batch of them.
 
-    `counts[s][k]` layers of kind k (see `layer_kinds`) on a stage of shape s, `stage[s]` the earliest such stage,
-    `stages[s]` how many there are (0 for padding). Leaves are numbers or arrays [n].
+    `counts[s][k]` layers of kind k (see `layer_kinds`) on a stage of shape s, `stage[s]` its earliest stage (numbers
+    or arrays [n]); `total[k]` layers of kind k in the whole model.
     """
 
     counts: tuple[tuple[Count, ...], ...]
     stage: tuple[Count, ...]
-    stages: tuple[Count, ...]
+    total: tuple[int, ...]
 
 
 def layer_kinds(model: Model) -> tuple[Layer, ...]:
@@ -102,27 +103,37 @@ def stage_counts(model: Model, seq_len: int, pp: int, vpp: int) -> tuple[tuple[i
 
 
 def layout(model: Model, seq_len: int, pp: int, vpp: int) -> Layout:
-    """The stage shapes of one pipeline, as plain ints, without padding."""
-    shapes: dict[tuple[int, ...], list[int]] = {}
+    """The stage shapes of one pipeline that can be the slowest or the fullest, as plain ints, without padding.
+
+    A shape is left out when an earlier stage holds at least as much of every kind: it is neither.
+    """
+    earliest: dict[tuple[int, ...], int] = {}
     for stage, counts in enumerate(stage_counts(model, seq_len, pp, vpp)):
-        shapes.setdefault(counts, []).append(stage)
-    return Layout(tuple(shapes), tuple(found[0] for found in shapes.values()), tuple(map(len, shapes.values())))
+        earliest.setdefault(counts, stage)
+    kept = [
+        (counts, stage)
+        for counts, stage in earliest.items()
+        if not any(_covers(other, counts) for other, first in earliest.items() if first < stage)
+    ]
+    total = tuple(Counter(chain(model))[column] for column in range(len(kept[0][0])))
+    return Layout(tuple(counts for counts, _ in kept), tuple(stage for _, stage in kept), total)
+
+
+def _covers(big: tuple[int, ...], small: tuple[int, ...]) -> bool:
+    return all(b >= a for a, b in zip(small, big, strict=True))
 
 
 def stack(layouts: list[Layout], index: NDArray[np.int64]) -> Layout:
-    """The batch of layouts `layouts[index]`, padded to the most shapes among them by repeating with no stages."""
+    """The batch of layouts `layouts[index]`, padded to the most shapes among them by repeating the last."""
     most = max(len(x.stage) for x in layouts)
-    kinds = len(layouts[0].counts[0])
 
-    def column(values: list[int]) -> NDArray[np.int64]:
+    def column(values: list[Any]) -> NDArray[np.int64]:
         return np.asarray(values, dtype=np.int64)[index]
 
-    def padded(x: Layout, shape: int) -> int:
-        return min(shape, len(x.stage) - 1)
+    def padded(items: tuple[Any, ...], shape: int) -> Any:
+        return items[min(shape, len(items) - 1)]
 
-    counts = tuple(
-        tuple(column([int(x.counts[padded(x, s)][k]) for x in layouts]) for k in range(kinds)) for s in range(most)
-    )
-    stage = tuple(column([int(x.stage[padded(x, s)]) for x in layouts]) for s in range(most))
-    stages = tuple(column([int(x.stages[s]) if s < len(x.stages) else 0 for x in layouts]) for s in range(most))
-    return Layout(counts, stage, stages)
+    kinds = range(len(layouts[0].total))
+    counts = tuple(tuple(column([padded(x.counts, s)[k] for x in layouts]) for k in kinds) for s in range(most))
+    stage = tuple(column([padded(x.stage, s) for x in layouts]) for s in range(most))
+    return Layout(counts, stage, layouts[0].total)

@@ -96,7 +96,7 @@ def stated(data: dict[str, Any], where: str) -> Stated:
     """The inputs in the object of a plan.json; InputError with every key that is missing or wrong."""
     reader = _Reader(data, where)
     reader.choice("schema_version", (SCHEMA_VERSION,))
-    inputs = [reader.name(f"inputs.{key}") for key in ("model", "cluster", "stack")]
+    model, cluster, stack = (reader.name(f"inputs.{key}") for key in ("model", "cluster", "stack"))
     seq_len, batch = (reader.count(f"workload.{key}") for key in ("seq_len", "global_batch"))
     workload = Workload(seq_len, batch, reader.number("workload.tokens"))
     degrees = Degrees(**{f.name: reader.count(f"{STRATEGY}.{f.name}") for f in fields(Degrees)})
@@ -113,7 +113,8 @@ def stated(data: dict[str, Any], where: str) -> Stated:
     sequence_parallel = reader.flag(f"{STRATEGY}.sequence_parallel") or degrees.tp == 1
     if reader.faults:
         raise InputError(*reader.faults)
-    return Stated(*inputs, workload, degrees, Choices(**chosen, sequence_parallel=sequence_parallel))
+    choices = Choices(**chosen, sequence_parallel=sequence_parallel)
+    return Stated(model, cluster, stack, workload, degrees, choices)
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -33,7 +33,7 @@ PRECISIONS: dict[str, Precision] = {
     for precision in (
         Precision("bf16", "bf16", operand=2.0, weight=2.0, saved=2.0, cast=0.0),
         Precision("fp8", "fp8", operand=1.0, weight=2.0, saved=1.0, cast=4.0),
-        Precision("mxfp8", "mxfp8", operand=1.03125, weight=2.0625, saved=2.0625, cast=4.0625),
-        Precision("nvfp4", "nvfp4", operand=0.5625, weight=3.125, saved=0.5625, cast=3.125),
+        Precision("mxfp8", "fp8", operand=1.03125, weight=2.0625, saved=2.0625, cast=4.0625),
+        Precision("nvfp4", "fp4", operand=0.5625, weight=3.125, saved=0.5625, cast=3.125),
     )
 }

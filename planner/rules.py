@@ -18,7 +18,6 @@ from planner import schedules
 from planner.errors import Fault
 from planner.layers.base import Cut, Linear
 from planner.model import Model
-from planner.precision import PRECISIONS
 from planner.strategy import ORDERS, Choices, Degrees, Workload
 
 Holds = bool | NDArray[np.bool_]
@@ -208,9 +207,9 @@ SEQUENCE_PARALLEL = Rule(
 )
 FORMAT = Rule(
     "format",
-    lambda c: (c.d.tp >= 1) & (PRECISIONS[c.choices.precision].peak in c.cluster.gpu.peak),
+    lambda c: (c.d.tp >= 1) & (c.choices.precision in c.cluster.gpu.matmul),
     lambda c: (
-        f"{c.cluster.gpu.name} has no {c.choices.precision} matrix units (it has {', '.join(c.cluster.gpu.peak)})"
+        f"{c.cluster.gpu.name} has no {c.choices.precision} matrix units (it has {', '.join(c.cluster.gpu.matmul)})"
     ),
 )
 

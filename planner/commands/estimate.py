@@ -56,7 +56,8 @@ def command(common: Common, gpus: int, out: Path | None, dry_run: bool, form: st
     if out:
         write(out, to_json(data))
         talk(f"wrote {out}", quiet=quiet)
-    emit(form, data["estimate"], lambda: _sheets(data))
+    origin = {key: data[key] for key in ("tool_version", "provenance")}
+    emit(form, {**data["estimate"], **origin}, lambda: _sheets(data))
 
 
 def _sheets(data: Json) -> list[Sheet]:

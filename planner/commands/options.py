@@ -16,13 +16,18 @@ from planner.plan import Plan, prepare
 from planner.precision import PRECISIONS
 from planner.strategy import Choices, Workload
 
-LARGEST = 1e18  # tokens, GPUs or sequences beyond this are a slip of the keyboard
+LARGEST = 10**9  # GPUs or sequences beyond this are a slip of the keyboard
+LARGEST_RUN = 10**18  # and tokens of a run
 
 
 class Count(click.ParamType[int]):
-    """A whole number of at least 1, written 10240, 10k or 15T."""
+    """A whole number from 1 to `largest`, written 10240, 10k or 15T."""
 
     name = "count"
+
+    def __init__(self, largest: int = LARGEST) -> None:
+        """Keep the largest number that makes sense."""
+        self.largest = largest
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         """Parse; a wrong value is an input error that names the option."""
@@ -30,12 +35,14 @@ class Count(click.ParamType[int]):
             return value
         where = f"--{(param.name or 'value').replace('_', '-')}" if param else "value"
         found = quantity.parse(str(value), "count", where)
-        if found < 1 or found != math.floor(found) or found > LARGEST:
-            raise InputError(Fault(where, "expected a whole number of at least 1", value))
+        if found < 1 or found != math.floor(found) or found > self.largest:
+            expected = f"expected a whole number of at least 1 and at most {self.largest:,}"
+            raise InputError(Fault(where, expected, value))
         return int(found)
 
 
 COUNT = Count()
+TOKENS = Count(LARGEST_RUN)
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,7 @@ _OPTIONS = (
     click.option("--cluster", required=True, help="A catalogue name or a TOML file; `plan hardware` lists them."),
     click.option("--seq-len", type=COUNT, default="4096", show_default=True, help="Tokens per sequence."),
     click.option("--global-batch", type=COUNT, default="2048", show_default=True, help="Sequences per step."),
-    click.option("--tokens", type=COUNT, default="15T", show_default=True, help="Tokens of the whole run."),
+    click.option("--tokens", type=TOKENS, default="15T", show_default=True, help="Tokens of the whole run."),
     click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),
     click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True),
     click.option("--stack", default="megatron-core", show_default=True, help="Software stack."),

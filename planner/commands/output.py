@@ -47,13 +47,13 @@ def emit(form: str, data: Any, sheets: Callable[[], Sequence[Sheet]]) -> None:
     if form == "json":
         click.echo(to_json(data), nl=False)
         return
-    for number, sheet in enumerate(sheets()):
-        if form == "csv":
-            click.echo(to_csv(sheet), nl=False)
-        elif form == "md":
-            click.echo(("\n" if number else "") + to_markdown(sheet), nl=False)
-        else:
+    shown = [sheet for sheet in sheets() if form != "csv" or sheet.headers]
+    for number, sheet in enumerate(shown):
+        if form == "table":
             show(sheet)
+        else:
+            text = to_csv(sheet) if form == "csv" else to_markdown(sheet)
+            click.echo(("\n" if number else "") + text, nl=False)
 
 
 def to_json(data: Any) -> str:
@@ -74,8 +74,9 @@ def to_markdown(sheet: Sheet) -> str:
     """Title, sentences and a pipe table."""
     bars = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (sheet.headers, *sheet.rows)]
     rule = "|" + "|".join(" --- " for _ in sheet.headers) + "|"
-    parts = [f"**{sheet.title}**", *sheet.lines, "\n".join([bars[0], rule, *bars[1:]]), *sheet.notes]
-    return "\n\n".join(parts) + "\n"
+    title = [f"**{sheet.title}**"] if sheet.title else []
+    table = ["\n".join([bars[0], rule, *bars[1:]])] if sheet.headers else []
+    return "\n\n".join([*title, *sheet.lines, *table, *sheet.notes]) + "\n"
 
 
 def show(sheet: Sheet) -> None:
@@ -109,10 +110,17 @@ def talk(text: str, *, quiet: bool = False) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file beside its place, then rename it: whole or not at all."""
-    folder = path.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=folder, prefix=f".{path.name}.")
+    """Write a file whole or not at all; InputError when its place can't be written."""
+    try:
+        _write_beside(path, text)
+    except OSError as error:
+        raise InputError(Fault(str(path), f"can't be written: {error.strerror}; nothing was left there")) from None
+
+
+def _write_beside(path: Path, text: str) -> None:
+    """Write beside the place, then rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
@@ -124,9 +132,16 @@ def write(path: Path, text: str) -> None:
 
 
 def out_folder(path: Path | None) -> Path | None:
-    """Refuse an --out that is a file, before any work is done."""
-    if path is not None and path.exists() and not path.is_dir():
+    """Refuse an --out that is a file or can't be written, before any work is done."""
+    if path is None:
+        return None
+    if path.exists() and not path.is_dir():
         raise InputError(Fault("--out", f"{path} is a file; name a folder"))
+    above = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not above.is_dir():
+        raise InputError(Fault("--out", f"{above} is a file, so {path} can't be a folder"))
+    if not os.access(above, os.W_OK):
+        raise InputError(Fault("--out", f"{above} may not be written by you; name another folder", str(path)))
     return path
 
 

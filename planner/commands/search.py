@@ -7,19 +7,21 @@ from typing import Any
 
 import click
 
-from planner.commands.options import COUNT, Common, inputs
+from planner.commands.options import COUNT, Common, Count, inputs
 from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json, write
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
 from planner.plan import Json, Plan, strategy_json
 from planner.search.run import HEADROOM, OBJECTIVES, Outcome, Query, merged, parse_fix, search_sizes
 
+MOST_PLANS = 1000  # a longer list is read by nobody
+
 
 @click.command()
 @inputs
 @click.option("--gpus", required=True, help="Number of GPUs, or several separated by commas.")
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="time", show_default=True)
-@click.option("--top", type=COUNT, default="10", show_default=True, help="Plans to print.")
+@click.option("--top", type=Count(MOST_PLANS), default="10", show_default=True, help="Plans to print.")
 @click.option("--max-micro-batch", type=COUNT, default="8", show_default=True, help="Largest micro-batch to try.")
 @click.option(
     "--headroom", type=click.FloatRange(0, 0.9), default=HEADROOM, show_default=True, help="Memory left free."
@@ -83,7 +85,8 @@ def _sheets(data: Json, plan: Json) -> list[Sheet]:
 
 def _write(folder: Path, data: Json, plan: Json, *, quiet: bool) -> None:
     """plan.json, plans.csv and report.html; plan.json holds nothing that changes from run to run."""
+    page = reports()
     write(folder / "plan.json", to_json(plan))
     write(folder / "plans.csv", to_csv(plans_sheet("Plans", data["plans"])))
-    reports().write_plan(plan, data, folder / "report.html")
+    page.write_plan(plan, data, folder / "report.html")
     talk(f"wrote plan.json, plans.csv and report.html to {folder}", quiet=quiet)

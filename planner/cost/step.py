@@ -101,7 +101,7 @@ def mean_stage(costs: tuple[LayerCost, ...], layout: Layout, degrees: Degrees) -
     """Time of one micro-batch on the mean stage, by what it is spent on."""
     total: list[Num] = [0.0] * len(fields(LayerTime))
     for kind, cost in enumerate(costs):
-        share = sum(n * shape[kind] for n, shape in zip(layout.stages, layout.counts, strict=True)) / degrees.pp
+        share = layout.total[kind] / degrees.pp
         for index, field in enumerate(fields(LayerTime)):
             total[index] = total[index] + share * getattr(cost.time, field.name)
     return LayerTime(*total)

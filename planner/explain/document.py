@@ -10,7 +10,7 @@ from planner.explain.sensitivity import sensitivity
 from planner.explain.tree import used_formulas
 from planner.explain.waterfall import waterfall
 from planner.explain.words import binding, words
-from planner.layout import Layout, layer_kinds, stage_counts
+from planner.layout import Layout, layer_kinds, layout, stage_counts
 from planner.plan import Json, Plan, peak_flops, plan_json
 
 
@@ -37,7 +37,12 @@ def stages(plan: Plan) -> list[Json]:
     costs = tuple(part.cost for part in parts)
     kinds = layer_kinds(setting.model)
     content = stage_counts(setting.model, setting.workload.seq_len, pp, vpp)
-    memory = memories(parts, Layout(content, tuple(range(pp)), (1,) * pp), setting, degrees)
+    memory = memories(
+        parts,
+        Layout(content, tuple(range(pp)), layout(setting.model, setting.workload.seq_len, pp, vpp).total),
+        setting,
+        degrees,
+    )
     return [
         {
             "stage": stage,

@@ -12,7 +12,6 @@ import numpy as np
 from hwprofiles import quantity
 from planner.errors import Fault, InputError, NoPlan, nearest
 from planner.plan import Json, Plan, cluster_json, estimate_json, model_json
-from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.schedules import SCHEDULES
 from planner.search.space import AXES, CHOICES, bounds, fixed, whole_space
@@ -132,8 +131,8 @@ def pareto(estimates: list[Json]) -> list[Json]:
 def check_precision(plan: Plan) -> None:
     """Refuse a number format that the GPU has no matrix units for."""
     name, gpu = plan.setting.choices.precision, plan.setting.gpu
-    if PRECISIONS[name].peak not in gpu.peak:
-        has = ", ".join(p.name for p in PRECISIONS.values() if p.peak in gpu.peak)
+    if name not in gpu.matmul:
+        has = ", ".join(gpu.matmul)
         raise InputError(Fault("--precision", f"{gpu.name} has no such matrix units; it has {has}", name))
 
 

@@ -1,0 +1,1 @@
+"""Published runs, predicted and measured side by side."""
