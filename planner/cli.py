@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -82,8 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911  one w
     except (click.Abort, KeyboardInterrupt):
         click.echo("plan: interrupted; nothing half-written was left", err=True)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except SystemExit:  # click's answer to a closed pipe, which is how `| head` ends
+        return 0
+    except BrokenPipeError:  # seen at the flush; what is left must go somewhere when the process ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
         click.echo(f"plan: {error.filename or 'output'}: {error.strerror}; nothing was written there", err=True)

@@ -15,7 +15,7 @@ from planner.formula import Num
 from planner.layout import Layout, layer_kinds, layout
 from planner.memory.stage import LayerBytes, Memory, common, layer_bytes, stage_memory
 from planner.setting import Setting
-from planner.sharding import Held, held
+from planner.sharding import held
 from planner.strategy import Degrees
 
 
@@ -47,7 +47,7 @@ def units(setting: Setting, degrees: Degrees) -> tuple[Unit, ...]:
     times = [layer_time(kind, setting, degrees) for kind in kinds]
     if len(kinds) > len(setting.model.kinds) + 2:
         times[-1] = _plus(times[-1], times[-2])  # MTP runs the output matrix again
-    holds = [_held(setting, kind, degrees) for kind in range(len(kinds))]
+    holds = [held(kind, degrees) for kind in kinds]
     return tuple(
         Unit(LayerCost(time, has), layer_bytes(kind, has, setting, degrees))
         for kind, (time, has) in enumerate(zip(times, holds, strict=True))
@@ -93,15 +93,6 @@ def take(tree: Any, index: NDArray[np.int64]) -> Any:
     if hasattr(tree, "__dataclass_fields__"):
         return type(tree)(**{f.name: take(getattr(tree, f.name), index) for f in fields(tree)})
     return tree
-
-
-def _held(setting: Setting, kind: int, degrees: Degrees) -> Held:
-    """Parameters of a column; a tied head holds its own copy only when it stands on another stage."""
-    model = setting.model
-    has = held(layer_kinds(model)[kind], degrees)
-    if model.tied and kind == len(model.kinds) + 1:
-        return Held(has.dense * (degrees.pp > 1), has.expert)
-    return has
 
 
 def _plus(a: LayerTime, b: LayerTime) -> LayerTime:

@@ -175,12 +175,18 @@ def plan_json(plan: Plan) -> Json:
         "workload": {"seq_len": workload.seq_len, "global_batch": workload.global_batch, "tokens": workload.tokens},
         "estimate": priced,
         "training": training_json(setting, priced["step_time_s"]),
-        "provenance": [
-            fingerprint("model", plan.model_name, setting.model),
-            fingerprint("cluster", plan.cluster_name, setting.cluster),
-            fingerprint("stack", setting.stack.name, setting.stack),
-        ],
+        "provenance": provenance(plan),
     }
+
+
+def provenance(plan: Plan) -> list[dict[str, str]]:
+    """Name and content hash of each input."""
+    setting = plan.setting
+    return [
+        fingerprint("model", plan.model_name, setting.model),
+        fingerprint("cluster", plan.cluster_name, setting.cluster),
+        fingerprint("stack", setting.stack.name, setting.stack),
+    ]
 
 
 def read(path: Path) -> Plan:

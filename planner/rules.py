@@ -17,6 +17,7 @@ from hwprofiles.spec import Cluster
 from planner import schedules
 from planner.errors import Fault
 from planner.layers.base import Cut, Linear
+from planner.layout import chain
 from planner.model import Model
 from planner.strategy import ORDERS, Choices, Degrees, Workload
 
@@ -97,7 +98,7 @@ def _kv(c: Case) -> Any:
 
 
 def _chunks(c: Case) -> Any:
-    return c.d.pp * c.d.vpp <= c.model.layers + (c.model.mtp_layers if c.model.mtp else 0)
+    return c.d.pp * c.d.vpp <= len(chain(c.model))
 
 
 def _micro_batches(c: Case) -> Any:
@@ -152,7 +153,7 @@ SEQUENCE = Rule(
 LAYERS = Rule(
     "layers",
     _chunks,
-    lambda c: f"pp · vpp = {c.d.pp * c.d.vpp} chunks exceed the {c.model.layers + c.model.mtp_layers} layers",
+    lambda c: f"pp · vpp = {c.d.pp * c.d.vpp} chunks exceed the {len(chain(c.model))} layers, embedding and head",
 )
 EXPERTS = Rule(
     "experts",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from planner.formula import Count, Num, formula
 from planner.layers.base import Cut, Linear, Part, Pointwise, Table, Vector
-from planner.model import Layer
+from planner.model import Layer, Model
 from planner.setting import Setting, sharded_tokens, tokens
 from planner.strategy import Degrees
 
@@ -29,6 +31,17 @@ def held(layer: Layer, degrees: Degrees) -> Held:
             expert = expert + _size(part, degrees.etp) * (part.copies / degrees.ep)
         else:
             dense = dense + _size(part, degrees.tp)
+    return Held(dense, expert)
+
+
+@formula(unit="parameters", source="layers of each kind on the stage; a tied output matrix is held once")
+def stage_held(each: tuple[Held, ...], counts: tuple[Count, ...], model: Model, degrees: Degrees) -> Held:
+    """Parameters of a stage that holds `counts` layers of each column of the layout."""
+    dense: Num = sum(n * has.dense for n, has in zip(counts, each, strict=True))
+    expert: Num = sum(n * has.expert for n, has in zip(counts, each, strict=True))
+    if model.tied:
+        embedding, head = counts[len(model.kinds)], counts[len(model.kinds) + 1]
+        dense = dense - np.minimum(embedding, head) * (model.vocab * model.hidden / degrees.tp)
     return Held(dense, expert)
 
 

@@ -12,6 +12,7 @@ from planner.commands.sheets import PERCENT, parts_sheet
 from planner.explain.document import document
 from planner.explain.tree import tree
 from planner.plan import Json, read
+from planner.provenance import SCHEMA_VERSION
 
 
 @click.command()
@@ -23,10 +24,11 @@ def command(plan_file: Path, depth: int, form: str, quiet: bool) -> None:  # noq
     plan = read(plan_file)
     data = document(plan)
     formulas = tree(plan)
-    wanted = ("waterfall", "binding", "sensitivity", "words", "stages", "formulas", "estimate", "provenance")
+    shown = ("waterfall", "binding", "sensitivity", "words", "stages", "formulas", "estimate")
+    wanted = ("tool_version", "provenance", *shown)
     emit(
         form,
-        {"schema_version": 1, **{key: data[key] for key in wanted}, "tree": formulas},
+        {"schema_version": SCHEMA_VERSION, **{key: data[key] for key in wanted}, "tree": formulas},
         lambda: _sheets(data, formulas, depth),
     )
 

@@ -41,6 +41,17 @@ class Count(click.ParamType[int]):
         return int(found)
 
 
+class Finite(click.FloatRange):
+    """A number in a range; NaN, which passes every range, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse and check; a usage error when it is none."""
+        found = float(super().convert(value, param, ctx))
+        if not math.isfinite(found):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return found
+
+
 COUNT = Count()
 TOKENS = Count(LARGEST_RUN)
 

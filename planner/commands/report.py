@@ -13,7 +13,9 @@ from planner.plan import read
 
 @click.command()
 @click.argument("plan_file", metavar="PLAN.json", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html", show_default=True)
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html", show_default=True, help="The page."
+)
 @click.option("--dry-run", is_flag=True, help="Check the plan and write nothing.")
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
 def command(plan_file: Path, out: Path, dry_run: bool, quiet: bool) -> None:  # noqa: FBT001

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from planner.commands.options import COUNT, Common, Count, inputs
+from planner.commands.options import COUNT, Common, Count, Finite, inputs
 from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json, write
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
@@ -23,9 +23,7 @@ MOST_PLANS = 1000  # a longer list is read by nobody
 @click.option("--objective", type=click.Choice(OBJECTIVES), default="time", show_default=True)
 @click.option("--top", type=Count(MOST_PLANS), default="10", show_default=True, help="Plans to print.")
 @click.option("--max-micro-batch", type=COUNT, default="8", show_default=True, help="Largest micro-batch to try.")
-@click.option(
-    "--headroom", type=click.FloatRange(0, 0.9), default=HEADROOM, show_default=True, help="Memory left free."
-)
+@click.option("--headroom", type=Finite(0, 0.9), default=HEADROOM, show_default=True, help="Memory left free.")
 @click.option("--fix", multiple=True, metavar="AXIS=VALUE", help="Hold an axis or a choice, e.g. tp=8,schedule=1f1b.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for plan.json, report.html and plans.csv.")
 @click.option("--dry-run", is_flag=True, help="Check the inputs and say what would be searched.")

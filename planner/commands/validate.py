@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from planner.commands.options import Finite
 from planner.commands.output import Sheet, emit, format_options, talk
 from planner.errors import CheckFailed, Fault, InputError
 from planner.plan import Json
@@ -18,7 +19,9 @@ PERCENT = 100.0
 @click.command()
 @click.argument("runs", metavar="RUNS.yaml", type=click.Path(path_type=Path))
 @click.option("--where", multiple=True, metavar="KEY=VALUE", help="Only these rows, e.g. gpu=H100 or source=MLPerf.")
-@click.option("--tolerance", type=float, help="Fail (exit 5) when the median time error is above this many percent.")
+@click.option(
+    "--tolerance", type=Finite(min=0.0), help="Fail (exit 5) when the median time error is above this many percent."
+)
 @format_options
 def command(runs: Path, where: tuple[str, ...], tolerance: float | None, form: str, quiet: bool) -> None:  # noqa: FBT001
     """Predict each published run of RUNS.yaml and compare with what was measured."""
@@ -29,6 +32,8 @@ def command(runs: Path, where: tuple[str, ...], tolerance: float | None, form: s
             raise InputError(Fault("--where", "expected KEY=VALUE", item))
         chosen[key] = value
     data = validate(runs, chosen)
+    if not data["rows"]:
+        raise InputError(Fault("--where", f"no row of {runs} matches", " ".join(where)))
     emit(form, data, lambda: _sheets(data))
     median = data["summary"]["time"]["median_abs_error"]
     if tolerance is not None and (median is None or PERCENT * median > tolerance):

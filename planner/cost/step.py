@@ -17,7 +17,7 @@ from planner.formula import Count, Num, formula
 from planner.layout import Layout
 from planner.schedules.base import Schedule
 from planner.setting import Setting, micro_batch_count, sharded_tokens
-from planner.sharding import Held
+from planner.sharding import Held, stage_held
 from planner.strategy import Degrees
 
 BF16 = 2.0
@@ -72,7 +72,7 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     communication = mean.tensor + mean.context + mean.expert
     forward = mean.forward + 0.5 * communication
     backward = mean.backward + mean.recompute + 0.5 * communication
-    largest = largest_stage(costs, layout)
+    largest = largest_stage(costs, layout, setting, degrees)
     layers: Num = reduce(np.maximum, [sum(counts) * 1.0 for counts in layout.counts])
     return StepTime(
         compute=micro_batches * (mean.forward + mean.backward),
@@ -107,14 +107,13 @@ def mean_stage(costs: tuple[LayerCost, ...], layout: Layout, degrees: Degrees) -
     return LayerTime(*total)
 
 
-def largest_stage(costs: tuple[LayerCost, ...], layout: Layout) -> Held:
+def largest_stage(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, degrees: Degrees) -> Held:
     """The most dense and the most expert parameters that a stage holds per rank."""
-    dense: list[Num] = []
-    expert: list[Num] = []
-    for counts in layout.counts:
-        dense.append(sum(count * cost.held.dense for count, cost in zip(counts, costs, strict=True)))
-        expert.append(sum(count * cost.held.expert for count, cost in zip(counts, costs, strict=True)))
-    return Held(reduce(np.maximum, dense), reduce(np.maximum, expert))
+    each = tuple(cost.held for cost in costs)
+    stages = [stage_held(each, counts, setting.model, degrees) for counts in layout.counts]
+    dense: Num = reduce(np.maximum, [stage.dense for stage in stages])
+    expert: Num = reduce(np.maximum, [stage.expert for stage in stages])
+    return Held(dense, expert)
 
 
 @formula(unit="s", source="Narayanan 2021 sec. 3.3.1: activations of one micro-batch to the next stage, gradients back")

@@ -13,7 +13,7 @@ from planner.layers.base import Cut, Linear
 from planner.layout import layer_kinds
 from planner.memory.activations import BF16, FP32, layer_activations
 from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
-from planner.sharding import Held
+from planner.sharding import Held, stage_held
 from planner.strategy import Degrees
 
 LOGIT_FUSED = 6.0  # bytes per logit: bf16 logits and fp32 softmax in place
@@ -108,14 +108,13 @@ def stage_memory(
     degrees: Degrees,
 ) -> Memory:
     """Memory of the stage at position `rank` that holds `counts` layers of each kind."""
-    dense: Num = sum(n * cost.held.dense for n, cost in zip(counts, costs, strict=True))
-    expert: Num = sum(n * cost.held.expert for n, cost in zip(counts, costs, strict=True))
+    has = stage_held(tuple(cost.held for cost in costs), counts, setting.model, degrees)
     saved: Num = sum(n * cost.saved for n, cost in zip(counts, costs, strict=True))
     head = len(setting.model.kinds) + 1
     logits: Num = counts[head] * costs[head].logits
     schedule = schedules.get(setting.choices.schedule)
     flying = schedule.in_flight(degrees.pp, degrees.vpp, shared.micro_batches, rank)
-    states = _states(dense, expert, shared, setting)
+    states = _states(has.dense, has.expert, shared, setting)
     activations = flying * saved + shared.working
     allocated: Num = sum(states) + activations + logits + shared.communication
     framework = setting.gpu.reserve + (setting.stack.allocator - 1.0) * allocated

@@ -84,12 +84,12 @@ def answers(series: list[Json], limits: tuple[float | None, float | None]) -> li
     """The deadline and the budget answered in a sentence each, and where each cluster stops paying."""
     deadline, budget = limits
     points = [(line["cluster"], p) for line in series for p in line["points"] if p["feasible"]]
-    lines = [_knee_sentence(line) for line in series]
+    lines = []
     if deadline is not None:
         lines.append(_deadline(points, deadline))
     if budget is not None:
         lines.append(_budget(points, budget))
-    return lines
+    return lines + [_knee_sentence(line) for line in series]
 
 
 def _knee_sentence(line: Json) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import schedules
+from planner.layout import chain
 from planner.rules import FOLD, REST, STRUCTURE, Case, Rule, divisors, rules, widths
 from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees
 
@@ -48,7 +49,7 @@ class Tally:
 def whole_space(case: Case, max_micro_batch: int) -> Space:
     """All values that could be legal, within the bounds that `bounds` states."""
     model, world = case.model, int(case.d.world)
-    layers = model.layers + model.mtp_layers
+    layers = len(chain(model))
     expert_width = widths(model, expert=True)
     world_divisors = divisors(world)
     domain = case.cluster.tiers[0].size

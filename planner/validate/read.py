@@ -12,7 +12,14 @@ from planner.errors import Fault, InputError
 
 Row = dict[str, Any]
 LARGEST = 64 * 2**20  # bytes
-SECTIONS = ("model", "hardware", "parallel", "measured")
+SECTIONS = ("model", "hardware", "parallel")
+RESULTS = ("measured", "derived")  # what the prediction is compared with; may be missing
+COUNTS = {
+    "model": ("seq_len",),
+    "hardware": ("num_gpus", "gpus_per_node"),
+    "parallel": ("tp", "pp", "vpp", "cp", "ep", "etp", "fsdp", "mbs", "gbs", "grad_accum"),
+}
+MOST = 10**9  # no degree, batch or sequence is larger
 GIB = 2.0**30
 
 
@@ -44,24 +51,53 @@ def read(path: Path) -> list[Row]:
 def _faults(row: object, where: str) -> list[Fault]:
     if not isinstance(row, dict):
         return [Fault(where, "expected a mapping", row)]
-    found = [] if isinstance(row.get("id"), str) else [Fault(f"{where}: id", "expected a name", row.get("id"))]
-    name = row.get("id", where)
-    return found + [
-        Fault(f"{name}: {section}", "expected a mapping", row.get(section))
-        for section in SECTIONS
-        if not isinstance(row.get(section), dict)
+    if not isinstance(row.get("id"), str):
+        return [Fault(f"{where}: id", "expected a name", row.get("id"))]
+    place = f"{where} ({row['id']})"
+    return [
+        *(
+            Fault(f"{place}: {section}", "expected a mapping", row.get(section))
+            for section in (*SECTIONS, *RESULTS)
+            if not isinstance(row.get(section), dict) and not (section in RESULTS and row.get(section) is None)
+        ),
+        *(
+            Fault(f"{place}: {section}.{key}", "expected a whole number from 0, or nothing", row[section][key])
+            for section, keys in COUNTS.items()
+            if isinstance(row.get(section), dict)
+            for key in keys
+            if not _is_count(row[section].get(key))
+        ),
     ]
 
 
+def _is_count(value: object) -> bool:
+    return value is None or (type(value) is int and 0 <= value <= MOST)
+
+
 def measured_step(row: Row) -> float | None:
-    """The measured step time [s]: printed, else derived from what is printed; None when neither is there."""
-    derived = row.get("derived") or {}
-    return _positive(row["measured"].get("step_time_s")) or _positive(derived.get("step_time_s"))
+    """The measured step time [s]: printed, else derived, else from printed rates; None when there is neither."""
+    measured, derived = row.get("measured") or {}, row.get("derived") or {}
+    stated = _positive(measured.get("step_time_s")) or _positive(derived.get("step_time_s"))
+    return stated or _from_rate(row, measured)
+
+
+def _from_rate(row: Row, measured: Row) -> float | None:
+    """Step time [s] from tokens or samples per second, in all or per GPU."""
+    samples, gpus = row["parallel"].get("gbs") or 0, row["hardware"].get("num_gpus") or 0
+    tokens = samples * (row["model"].get("seq_len") or 0)
+    for done, total, each in (
+        (tokens, "tokens_per_s_total", "tokens_per_s_per_gpu"),
+        (samples, "samples_per_s", "samples_per_s_per_gpu"),
+    ):
+        rate = _positive(measured.get(total)) or (_positive(measured.get(each)) or 0.0) * gpus
+        if done and rate:
+            return float(done / rate)
+    return None
 
 
 def measured_peak(row: Row) -> float | None:
     """The measured peak memory [B]."""
-    found = _positive(row["measured"].get("peak_mem_gib"))
+    found = _positive((row.get("measured") or {}).get("peak_mem_gib"))
     return found * GIB if found else None
 
 

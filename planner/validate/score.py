@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from planner.estimate import estimate
-from planner.interval import interval
+from planner.interval import interval, regime
 from planner.plan import Plan
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.validate.read import Row, measured_peak, measured_step, read
@@ -18,6 +19,8 @@ from planner.validate.refusal import Refused
 from planner.validate.translate import translate
 
 Json = dict[str, Any]
+ALLOCATED, RESERVED = re.compile(r"MLCommons|SimuMax"), re.compile(r"torchtitan|ml-engineering")
+"""Sources that print what torch has allocated or reserved; all others are taken to print what the driver reports."""
 
 
 def validate(path: Path, where: dict[str, str] | None = None) -> Json:
@@ -40,6 +43,7 @@ def predict(row: Row) -> Json:
         "id": row["id"],
         "source": str(row.get("source") or "unknown"),
         "gpu": str(row["hardware"].get("gpu") or "unknown"),
+        "regime": None,
         "status": "ok",
         "reason": None,
         "measured_step_s": measured,
@@ -50,14 +54,13 @@ def predict(row: Row) -> Json:
         "predicted_peak_bytes": None,
         "memory_error": None,
     }
-    if measured is None and peak is None:
-        return {**result, "status": "unsupported", "reason": "neither a step time nor a peak memory is stated"}
     try:
         plan = translate(row)
     except Refused as refused:
         return {**result, "status": "unsupported", "reason": str(refused)}
-    step, used = price(plan, str(row["measured"].get("peak_mem_note") or ""))
+    step, used = price(plan, result["source"])
     result |= {"predicted_step_s": step, "predicted_peak_bytes": used, "interval_s": list(interval(plan.setting, step))}
+    result["regime"] = regime(plan.setting)
     if measured is not None:
         result["error"] = step / measured - 1.0
     if peak is not None:
@@ -65,14 +68,14 @@ def predict(row: Row) -> Json:
     return result
 
 
-def price(plan: Plan, kind: str) -> tuple[float, float]:
+def price(plan: Plan, source: str) -> tuple[float, float]:
     """Step time [s] and peak memory [B] in the kind that the source prints (allocated, reserved or the driver's)."""
     found = estimate(plan.setting, plan.degrees)
     used = float(found.peak)
     gpu, slack = plan.setting.gpu, plan.setting.stack.allocator
-    if "allocated" in kind:
+    if ALLOCATED.search(source):
         used = (used - gpu.reserve) / slack
-    elif "reserved" in kind:
+    elif RESERVED.search(source):
         used -= gpu.reserve
     return float(found.step.total), used
 

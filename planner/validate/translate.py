@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
-from planner import schedules, stack
+from planner import stack
 from planner.errors import InputError
 from planner.families.row import shape_of_row
 from planner.layout import layer_kinds
@@ -30,19 +30,29 @@ STACKS = (
     ),
     (re.compile(r"DeepSpeed|InternEvo"), "deepspeed"),
     (re.compile(r"JAX"), "jax-xla"),
-    (re.compile(r"NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus", re.IGNORECASE), "nemo"),
+    (re.compile(r"HAI-LLM"), "hai-llm"),
+    (re.compile(r"NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus|dgxc", re.IGNORECASE), "nemo"),
 )
 VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded as Megatron-LM does
 FORGIVEN = {"strategy.heads", "strategy.kv_heads", "strategy.widths", "strategy.sequence", "strategy.expert_widths"}
 """Rules that real runs break by padding or by uneven shards; the prediction takes the mean shard."""
+OFFLOADED = re.compile(r"cpu.?offload", re.IGNORECASE)
+SHARED_TP = re.compile(r"NeMo 2[34]|Megatron-Core \((?!.*Folding)")
+"""Megatron-Core before 0.10: the experts are cut by tp too, as they are by default ever since."""
 
 
 def translate(row: Row) -> Plan:
     """The plan of a row; Refused with the reason when its source leaves it open."""
+    if OFFLOADED.search(str(row.get("notes"))):
+        raise Refused("the run keeps states in the memory of the host, which is not modelled")
     model = _model(row)
-    workload = _workload(row)
     where = cluster(row)
-    degrees, choices = _strategy(row, where.gpus, workload)
+    axes, dp = _axes(row, where.gpus)
+    workload = _workload(row, dp)
+    zero, replicas = _zero(row, dp * axes["cp"])
+    micro_batch = _micro_batch(row, axes, dp, workload.global_batch)
+    degrees = Degrees(where.gpus, micro_batch=micro_batch, replicas=replicas, **axes)
+    choices = _choices(row, axes, zero)
     case = Case(model, where, workload, choices, degrees)
     faults = [fault for fault in broken(case) if fault.where not in FORGIVEN]
     if faults:
@@ -52,70 +62,60 @@ def translate(row: Row) -> Plan:
 
 
 def _model(row: Row) -> Model:
-    model = row["model"]
-    key = repr(sorted((name, repr(value)) for name, value in model.items() if name != "arch_source"))
     try:
-        return _built(key, _Hidden(model))
+        return _built(json.dumps(row["model"], sort_keys=True, default=str))
     except InputError as error:
         raise Refused(str(error).split("\n")[0]) from None
 
 
-class _Hidden:
-    """A model table that the cache does not look into: its key stands beside it."""
-
-    def __init__(self, table: dict[str, Any]) -> None:
-        self.table = table
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hidden)
-
-    def __hash__(self) -> int:
-        return 0
-
-
 @cache
-def _built(key: str, hidden: _Hidden) -> Model:
-    model = build(shape_of_row(hidden.table, str(hidden.table.get("name")), VOCABULARY))
+def _built(text: str) -> Model:
+    """The model of a row's table, which comes as JSON so that equal tables are built once."""
+    table = json.loads(text)
+    model = build(shape_of_row(table, str(table.get("name")), VOCABULARY))
     layer_kinds(model)
     return model
 
 
-def _workload(row: Row) -> Workload:
-    seq_len = row["model"].get("seq_len")
-    parallel = row["parallel"]
-    gbs = parallel.get("gbs")
-    if not isinstance(seq_len, int):
+def _workload(row: Row, dp: int) -> Workload:
+    seq_len, p = row["model"].get("seq_len"), row["parallel"]
+    if not seq_len:
         raise Refused("the sequence length is not stated")
-    if not isinstance(gbs, int):
+    factors = (p.get("mbs"), p.get("grad_accum"))
+    gbs = p.get("gbs") or (dp * factors[0] * factors[1] if all(factors) else None)
+    if not gbs:
         raise Refused("the global batch is not stated")
     return Workload(seq_len, gbs, float(gbs * seq_len))
 
 
-def _strategy(row: Row, world: int, workload: Workload) -> tuple[Degrees, Choices]:
+def _axes(row: Row, world: int) -> tuple[dict[str, int], int]:
+    """The stated degrees, 1 where the source is silent, and dp."""
     p = row["parallel"]
-    axes = {axis: p.get(axis) or 1 for axis in ("tp", "pp", "vpp", "cp", "ep", "etp")}
+    axes: dict[str, int] = {axis: p.get(axis) or 1 for axis in ("tp", "pp", "vpp", "cp", "ep", "etp")}
     if world % (axes["tp"] * axes["pp"] * axes["cp"]):
         raise Refused(f"tp · pp · cp does not divide the {world} GPUs")
-    dp = world // (axes["tp"] * axes["pp"] * axes["cp"])
-    micro_batch = p.get("mbs")
-    if micro_batch is None:
-        steps = p.get("grad_accum")
-        micro_batch = workload.global_batch // (dp * steps) if steps else 1
     if axes["pp"] == 1:
         axes["vpp"] = 1
-    zero, replicas = _zero(row, dp * axes["cp"])
-    framework = str(row.get("framework") or "")
+    if row["model"].get("moe") and p.get("etp") is None and SHARED_TP.search(str(row.get("framework"))):
+        axes["etp"] = axes["tp"]
+    return axes, world // (axes["tp"] * axes["pp"] * axes["cp"])
+
+
+def _micro_batch(row: Row, axes: dict[str, int], dp: int, global_batch: int) -> int:
+    """The stated micro-batch, else what the gradient accumulation leaves, else 1."""
+    p = row["parallel"]
+    steps = p.get("grad_accum")
+    if steps is None and axes["pp"] > 1 and "torchtitan" in str(row.get("framework")):
+        steps = axes["pp"]  # torchtitan's default number of pipeline micro-batches
+    return int(p.get("mbs") or (max(global_batch // (dp * steps), 1) if steps else 1))
+
+
+def _choices(row: Row, axes: dict[str, int], zero: int) -> Choices:
     schedule = "interleaved" if axes["vpp"] > 1 else "1f1b"
-    if "schedule ZB" in framework:
+    if "schedule ZB" in str(row.get("framework")):
         schedule = "zb-h1"
-    micro_batches = workload.global_batch // max(dp * micro_batch, 1)
-    if schedules.get(schedule).broken(axes["pp"], axes["vpp"], micro_batches) and schedule == "interleaved":
-        raise Refused("the interleaved schedule needs micro-batches in multiples of pp")
-    degrees = Degrees(world, micro_batch=int(micro_batch), replicas=replicas, **axes)
-    sequence_parallel = p.get("sp") is not False
-    return degrees, Choices(
-        schedule, _recompute(row), zero, _precision(row), sequence_parallel=sequence_parallel or bool(axes["ep"] > 1)
-    )
+    sequence_parallel = row["parallel"].get("sp") is not False or axes["ep"] > 1
+    return Choices(schedule, _recompute(row), zero, _precision(row), sequence_parallel=sequence_parallel)
 
 
 def _zero(row: Row, ways: int) -> tuple[int, int]:
@@ -145,7 +145,7 @@ def _precision(row: Row) -> str:
 
 
 def _stack_name(row: Row) -> str:
-    framework = str(row.get("framework") or "")
+    framework = str(row.get("framework") or row.get("source") or "")
     return next((name for pattern, name in STACKS if pattern.search(framework)), "megatron-core")
 
 

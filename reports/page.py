@@ -1,0 +1,39 @@
+"""The two pages: one plan with its search, and the capacity of clusters of many sizes."""
+
+from __future__ import annotations
+
+from reports import capacity_parts, plan_parts
+from reports.document import document, figures
+from reports.markup import join, tag
+from reports.words import Json
+
+
+def plan_page(plan: Json, search: Json | None = None) -> str:
+    """One self-contained HTML page of `plan.json` and, when there is one, the `search.json` it came from."""
+    prose = tag("div", plan_parts.binding(plan), plan_parts.words(plan), class_="stack")
+    story = tag("div", prose, plan_parts.strategy(plan), class_="split")
+    searching = join((figures(("frontier", "searched"), search), plan_parts.plans(search)))
+    sections = (
+        ("plan", "The plan", story),
+        ("time", "Time", figures(("step_time", "waterfall"), plan)),
+        ("memory", "Memory", join((figures(("memory_stages",), plan), plan_parts.stages(plan)))),
+        ("inputs", "What it depends on", figures(("sensitivity", "parameters"), plan)),
+        ("search", "The search", searching),
+        ("cluster", "The cluster", plan_parts.tiers(plan)),
+        ("accuracy", "Accuracy", plan_parts.accuracy(plan)),
+        ("sources", "Sources", plan_parts.sources(plan)),
+    )
+    title = f"{plan['model']['name']} on {plan['cluster']['gpus']:,} GPUs"
+    return document(title, plan_parts.header(plan), sections, plan["tool_version"])
+
+
+def capacity_page(capacity: Json) -> str:
+    """One self-contained HTML page of `capacity.json`."""
+    rates = figures(("tokens_per_day", "mfu", "headroom", "goodput"), capacity)
+    sections = (
+        ("time", "Time and cost", figures(("days_to_train", "cost_to_train"), capacity)),
+        ("efficiency", "Throughput and efficiency", rates),
+        ("sizes", "Every size", capacity_parts.sizes(capacity)),
+    )
+    title = f"{capacity['model']['name']}: how many GPUs"
+    return document(title, capacity_parts.header(capacity), sections, capacity["tool_version"])
