@@ -7,8 +7,12 @@ InputError
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+_SHORT = reprlib.Repr()  # a value of a hostile file may be huge
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class Fault:
 
     def __str__(self) -> str:
         """The sentence shown to the user."""
-        found = "" if self.value is None else f" is {self.value!r}:"
+        found = "" if self.value is None else f" is {_SHORT.repr(self.value)}:"
         hint = f"; did you mean {self.nearest!r}?" if self.nearest else ""
         return f"{self.where}{found or ':'} {self.expected}{hint}"
 

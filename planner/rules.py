@@ -7,7 +7,7 @@ nearest legal value where there is one. The cost formulas see legal candidates o
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,9 @@ class Rule:
         """The sentence for one plan, with the nearest legal value."""
         near = None
         if self.total is not None:
-            near = f"{self.axis} = {nearest_divisor(self.total(case), int(getattr(case.d, self.axis)))}"
+            value = nearest_divisor(self.total(case), int(getattr(case.d, self.axis)))
+            helps = bool(self.holds(replace(case, d=replace(case.d, **{self.axis: value}))))
+            near = f"{self.axis} = {value}" if helps else None
         return Fault(f"strategy.{self.name}", self.message(case), nearest=near)
 
 

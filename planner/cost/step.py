@@ -21,6 +21,7 @@ from planner.sharding import Held, stage_held
 from planner.strategy import Degrees
 
 BF16 = 2.0
+ROUNDING = 1e-9  # equal stages differ by the last bits of their sums
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     micro_batches = micro_batch_count(setting, degrees)
     mean = mean_stage(costs, layout, degrees)
     slowest = reduce(np.maximum, [stage_total(costs, counts) for counts in layout.counts])
+    waiting: Num = slowest - mean.total
     communication = mean.tensor + mean.context + mean.expert
     forward = mean.forward + 0.5 * communication
     backward = mean.backward + mean.recompute + 0.5 * communication
@@ -81,7 +83,7 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         context=micro_batches * mean.context,
         expert=micro_batches * mean.expert,
         pipeline=pipeline_time(schedule, micro_batches, setting, degrees),
-        imbalance=micro_batches * (slowest - mean.total),
+        imbalance=micro_batches * (waiting * (waiting > ROUNDING * slowest)),
         bubble=schedule.bubble(degrees.pp, degrees.vpp, micro_batches, forward, backward),
         data=data_time(largest, layers, setting, degrees, (micro_batches, forward, backward)),
         optimizer=optimizer_time(largest, setting, degrees),

@@ -56,11 +56,14 @@ def capacity(
     """capacity.json for `clusters` over `sizes`; `limits` = deadline [s] and budget [USD], each may be None."""
     series: list[Json] = []
     any_plan = None
+    clusters_used: dict[str, object] = {}
     for cluster in clusters:
         points = []
         for gpus in sizes:
             found, best = point(lambda n, c=cluster: plan_of(c, n), gpus)  # type: ignore[misc]
             any_plan = any_plan or best
+            if best:
+                clusters_used[cluster] = best.setting.cluster.node
             points.append(found)
             progress(f"{cluster} {gpus:,} GPUs: " + (f"{found['days']:.1f} days" if best else found["reason"]))
         series.append({"cluster": cluster, "points": points, "knee": knee(points)})
@@ -76,7 +79,11 @@ def capacity(
         "workload": {"seq_len": work.seq_len, "global_batch": work.global_batch, "tokens": work.tokens},
         "series": series,
         "answers": answers(series, limits),
-        "provenance": [fingerprint("model", any_plan.model_name, setting.model)],
+        "provenance": [
+            fingerprint("model", any_plan.model_name, setting.model),
+            *(fingerprint("cluster", name, used) for name, used in clusters_used.items()),
+            fingerprint("stack", setting.stack.name, setting.stack),
+        ],
     }
 
 

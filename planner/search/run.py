@@ -18,6 +18,7 @@ from planner.search.space import AXES, CHOICES, bounds, fixed, whole_space
 from planner.search.sweep import Found, Sweep, sweep
 from planner.strategy import ORDERS, RECOMPUTE, ZERO
 
+LARGEST = 10**9  # an axis beyond this is a slip of the keyboard
 HEADROOM = 0.05  # share of the memory that a plan leaves free: the estimate is not exact and allocators fragment
 OBJECTIVES = ("time", "cost", "memory")
 LEGAL_CHOICES: dict[str, tuple[Any, ...]] = {
@@ -156,8 +157,8 @@ def parse_fix(text: tuple[str, ...]) -> tuple[tuple[str, Any], ...]:
                 faults.append(
                     Fault(f"--fix {name}", f"expected one of {', '.join(options)}", value, nearest(value, options))
                 )
-        elif not value.strip().isdecimal() or int(value) < 1:
-            faults.append(Fault(f"--fix {name}", "expected a whole number of at least 1", value))
+        elif not value.strip().isdecimal() or not 1 <= int(value) <= LARGEST:
+            faults.append(Fault(f"--fix {name}", "expected a whole number from 1 to 1e9", value))
         else:
             found[name] = int(value)
     if faults:

@@ -35,8 +35,8 @@ def text(regimes: Json, day: str) -> str:
     """The TOML file."""
     lines = [
         "# Measured over predicted step time of published runs: their 5 % and 95 % quantiles by GPU generation and",
-        "# kind of model. No parameter of the model was fitted on step times, but the quantiles are those of the runs that",
-        "# they are shown with: on other runs expect a little less than nine in ten inside.",
+        "# kind of model. No parameter of the model was fitted on step times, but the quantiles are those of the runs",
+        "# that they are shown with: on other runs expect a little less than nine in ten inside.",
         f'data = "{regimes["all"]["runs"]} published runs of 2021 to 2026, A100 to MI355X and GB300"',
         f"date = {day}",
         "",
