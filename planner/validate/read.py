@@ -51,10 +51,10 @@ def read(path: Path) -> list[Row]:
 def _faults(row: object, where: str) -> list[Fault]:
     if not isinstance(row, dict):
         return [Fault(where, "expected a mapping", row)]
-    if not isinstance(row.get("id"), str):
-        return [Fault(f"{where}: id", "expected a name", row.get("id"))]
-    place = f"{where} ({row['id']})"
+    named = isinstance(row.get("id"), str)
+    place = f"{where} ({row['id']})" if named else where
     return [
+        *(() if named else (Fault(f"{where}: id", "expected a name", row.get("id")),)),
         *(
             Fault(f"{place}: {section}", "expected a mapping", row.get(section))
             for section in (*SECTIONS, *RESULTS)

@@ -57,7 +57,7 @@ TABLE = {
     "budget in days": Bad(("capacity", *BASE, "--budget", "5d"), 3, ("--budget", "$5.6M")),
     "fix of nonsense": Bad((*SEARCH, "--fix", "nonsense"), 3, ("--fix", "'nonsense'", "tp")),
     "fix of a near name": Bad((*SEARCH, "--fix", "scedule=1f1b"), 3, ("--fix", "did you mean 'schedule'")),
-    "fix of zero": Bad((*SEARCH, "--fix", "tp=0"), 3, ("--fix tp", "'0'", "at least 1")),
+    "fix of zero": Bad((*SEARCH, "--fix", "tp=0"), 3, ("--fix tp", "'0'", "from 1 to 1e9")),
     "fix of an unknown schedule": Bad(
         (*SEARCH, "--fix", "schedule=1f1p"), 3, ("--fix schedule", "did you mean '1f1b'")
     ),

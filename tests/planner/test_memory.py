@@ -8,7 +8,7 @@ import pytest
 from planner.estimate import estimate, units
 from planner.layout import layer_kinds, stage_counts
 from planner.memory.activations import layer_activations
-from planner.sharding import held
+from planner.sharding import held, stage_held
 from planner.strategy import Choices, Degrees, Workload
 from tests.planner.models import DENSE, GPT_22B, LLAMA_405B, MOE, model, setting
 
@@ -162,7 +162,8 @@ def test_stages_together_hold_the_model(pp, tied):
     """Parameters over the stages are all parameters, and a tied output matrix is held twice once stages part."""
     where = setting(replace(DENSE, tied=tied), 24)
     degrees = Degrees(24, pp=pp)
-    each = np.array([unit.cost.held.dense for unit in units(where, degrees)])
-    total = (np.array(stage_counts(where.model, SEQ, pp, 1)) @ each).sum()
+    each = tuple(unit.cost.held for unit in units(where, degrees))
+    stages = stage_counts(where.model, SEQ, pp, 1)
+    total = sum(stage_held(each, counts, where.model, degrees).dense for counts in stages)
     copy = DENSE.hidden * DENSE.vocab if tied and pp > 1 else 0
     assert total == where.model.total_parameters() + copy
