@@ -273,5 +273,6 @@ def test_all_faults_of_a_file_at_once(tmp_path):
     with pytest.raises(InputError) as error:
         read(file)
     assert [fault.where.partition(": ")[2] for fault in error.value.faults] == [
-        "row 1 (x): model", "row 1 (x): parallel.tp", "row 1 (x): parallel.pp", "row 2: id",
+        "row 1 (x): model", "row 1 (x): parallel.tp", "row 1 (x): parallel.pp", "row 2: id", "row 2: model",
+        "row 2: hardware", "row 2: parallel",
     ]  # fmt: skip
