@@ -21,7 +21,7 @@ from planner.search.space import Rows, Space, Tally, combinations, inner_grid, o
 from planner.setting import Setting
 from planner.strategy import Choices, Degrees
 
-CHUNK = 32768
+CHUNK = 65536
 WORKERS = 2  # threads; numpy gives up the interpreter lock inside its loops
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
