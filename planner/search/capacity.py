@@ -10,6 +10,7 @@ from planner.plan import DAY, Json, Plan, estimate_json, model_json, training_js
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.search.run import Query, search
 
+PAYING = ("1f1b", "interleaved")  # gpipe idles as long as 1f1b and holds more: never the best
 PAYS = 1.5  # a doubling of the GPUs that gives less than this many times the tokens a day has stopped paying
 
 
@@ -17,7 +18,7 @@ def point(plan_of: Callable[[int], Plan], gpus: int) -> tuple[Json, Plan | None]
     """The best plan on `gpus` GPUs as a point of the chart, or the reason why there is none."""
     try:
         plan = plan_of(gpus)
-        best = search(Query(plan, top=1, max_micro_batch=4)).plans[0]
+        best = search(Query(plan, top=1, max_micro_batch=4, schedules=PAYING)).plans[0]
     except (InputError, NoPlan) as error:
         return {"gpus": gpus, "feasible": False, "reason": str(error).split("\n")[0]}, None
     priced = estimate_json(best.setting, best.degrees)

@@ -14,7 +14,7 @@ from planner.errors import Fault, InputError, NoPlan, nearest
 from planner.plan import Json, Plan, cluster_json, estimate_json, model_json
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.schedules import SCHEDULES
-from planner.search.space import AXES, CHOICES, bounds, fixed, whole_space
+from planner.search.space import AXES, CHOICES, SWEPT, bounds, fixed, whole_space
 from planner.search.sweep import Found, Sweep, sweep
 from planner.strategy import ORDERS, RECOMPUTE, ZERO
 
@@ -39,6 +39,7 @@ class Query:
     max_micro_batch: int = 8
     headroom: float = HEADROOM
     fix: tuple[tuple[str, Any], ...] = ()
+    schedules: tuple[str, ...] = SWEPT
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def search(query: Query) -> Outcome:
     started = time.perf_counter()
     plan = query.plan
     check_precision(plan)
-    space = fixed(whole_space(plan.case, query.max_micro_batch), dict(query.fix))
+    whole = whole_space(plan.case, query.max_micro_batch, query.schedules)
+    space = fixed(whole, dict(query.fix))
     objective = "memory" if query.objective == "memory" else "time"  # cost is time at a given size
     limit = (1.0 - query.headroom) * plan.setting.gpu.hbm_capacity
     found = sweep(plan.case, plan.setting, space, objective, query.top, limit)

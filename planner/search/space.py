@@ -20,7 +20,7 @@ from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees
 
 Ints = NDArray[np.int64]
 AXES = ("tp", "pp", "cp", "ep", "etp", "micro_batch", "vpp", "replicas")
-SCHEDULES = ("1f1b", "gpipe", "interleaved")
+SWEPT = ("1f1b", "gpipe", "interleaved")  # schedules that a search tries unless told otherwise
 WHOLE = 0  # values of replicas: 0 shards over the whole group, n > 0 inside a domain of n GPUs, -n in n copies
 SHARDS = Rule("shards", lambda c: c.d.replicas >= 1, lambda c: "shards must be smaller than the group")
 CHOICES = ("schedule", "recompute", "zero", "order")
@@ -46,7 +46,7 @@ class Tally:
             self.dropped[rule] = self.dropped.get(rule, 0) + count
 
 
-def whole_space(case: Case, max_micro_batch: int) -> Space:
+def whole_space(case: Case, max_micro_batch: int, swept: tuple[str, ...] = SWEPT) -> Space:
     """All values that could be legal, within the bounds that `bounds` states."""
     model, world = case.model, int(case.d.world)
     layers = len(chain(model))
@@ -64,7 +64,7 @@ def whole_space(case: Case, max_micro_batch: int) -> Space:
         "vpp": tuple(range(1, layers + 1)),
         "replicas": (WHOLE, *_islands(case)),
     }
-    return Space(values, {"schedule": SCHEDULES, "recompute": RECOMPUTE, "zero": ZERO, "order": ORDERS})
+    return Space(values, {"schedule": swept, "recompute": RECOMPUTE, "zero": ZERO, "order": ORDERS})
 
 
 def bounds(case: Case, max_micro_batch: int) -> list[str]:

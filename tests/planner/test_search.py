@@ -9,7 +9,7 @@ import pytest
 from planner.estimate import estimate
 from planner.rules import broken, rules
 from planner.search.pareto import best, frontier
-from planner.search.space import SCHEDULES, Space, combinations, fixed, whole_space
+from planner.search.space import SWEPT, Space, combinations, fixed, whole_space
 from planner.search.sweep import sweep
 from planner.strategy import Choices, Degrees, Workload
 from tests.planner.models import DENSE, LATENT, MOE, TIED, case, legal, setting
@@ -156,7 +156,7 @@ def test_each_drop_is_under_a_rule():
     space = fixed(whole_space(here, 2), {"tp": 3})
     found = run(where, space)
     assert found.legal == 0
-    assert set(found.tally.dropped) <= {rule.name for name in SCHEDULES for rule in rules(Choices(schedule=name))}
+    assert set(found.tally.dropped) <= {rule.name for name in SWEPT for rule in rules(Choices(schedule=name))}
     assert found.tally.dropped["world"] == len(space.values["pp"]) * len(space.values["cp"])
 
 
@@ -169,7 +169,7 @@ def test_the_whole_space_holds_only_divisors():
     assert values["micro_batch"] == (1, 2)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("schedule", SWEPT)
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_the_whole_space_leaves_out_nothing_legal(shape, schedule):
     """Every value of each axis that some legal plan has is among those tried (8 GPUs, so tp stays in the domain)."""
