@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python -m
 PLAN := $(VENV)/bin/plan
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format lint types floors bench accuracy env clean
+.PHONY: demo test check format lint types floors bench accuracy fit env clean
 .DEFAULT_GOAL := test
 
 demo: $(READY) ## the best plan for Kimi K2 on 10,240 H100s, with its report
@@ -42,6 +42,10 @@ bench: $(READY) ## how fast it is here
 
 accuracy: $(READY) ## predicted beside published, run by run
 	$(PLAN) validate tests/published/runs.yaml
+
+fit: $(READY) ## refit the mechanisms on published runs: make fit RUNS=runs.yaml
+	@test -n "$(RUNS)" || { echo "Name the file of published runs: make fit RUNS=runs.yaml" >&2; exit 1; }
+	$(RUN) planner.fit $(RUNS) planner/data
 
 env: $(READY) ## only the environment
 

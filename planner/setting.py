@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hwprofiles.spec import Cluster, Gpu, Tier
+from planner import fitted
 from planner.formula import Count, Num, formula
 from planner.model import Model
 from planner.optimizers import OPTIMIZERS, Optimizer
@@ -15,18 +16,24 @@ from planner.strategy import Choices, Degrees, Workload
 
 @dataclass(frozen=True)
 class Setting:
-    """The scalar side of an estimate; the degrees are the other, batched side."""
+    """The scalar side of an estimate; the degrees are the other, batched side. `clock` overrides `sustained`."""
 
     model: Model
     cluster: Cluster
     workload: Workload
     choices: Choices
     stack: Stack
+    clock: float | None = None
 
     @property
     def gpu(self) -> Gpu:
         """The cluster's accelerator."""
         return self.cluster.gpu
+
+    @property
+    def sustained(self) -> float:
+        """Clock under the load of whole steps over that of kernel benchmarks."""
+        return fitted.sustained(self.gpu.generation) if self.clock is None else self.clock
 
     @property
     def tiers(self) -> tuple[Tier, ...]:

@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
 
+from planner import fitted
 from planner.errors import Fault, InputError, nearest
 
 
@@ -18,8 +19,11 @@ class Stack:
     `flash_attention`: the attention product is fused (no seq² tensor in memory). `..._overlap`: the share of that
     traffic that may hide behind computation (0 none, 1 all that fits). `gradient_bytes` [B] per parameter.
     `parameter_prefetch`: ZeRO-3 gathers the next layer while this one computes. `fused_loss`: logits are not kept in
-    fp32. `pointwise_traffic`: traffic of memory-bound work over the fused ideal. `step_overhead` [s]: host work once
-    per step (data, logging, gradient norm). `allocator`: reserved over allocated memory.
+    fp32. `pointwise_traffic`: traffic of memory-bound work over the fused ideal. `attention_rate`: of the stack's
+    attention kernel over that of the profile. `kernel_gap` [s]: idle time that the host leaves per kernel, `expert_gap`
+    [s] per local expert and layer. `jitter`: share of the compute lost to stragglers per e-fold of GPUs beyond eight.
+    `step_overhead` [s]: host work once per step (data, logging, gradient norm). `allocator`: reserved over allocated
+    memory. A negative overlap means that the traffic costs more than alone (it shares the GPU with computation).
     """
 
     name: str
@@ -34,6 +38,10 @@ class Stack:
     gradient_bytes: float
     fused_loss: bool
     pointwise_traffic: float
+    attention_rate: float
+    kernel_gap: float
+    expert_gap: float
+    jitter: float
     step_overhead: float
     allocator: float
 
@@ -49,6 +57,7 @@ def load(name: str) -> Stack:
     if name not in names():
         raise InputError(Fault("--stack", f"expected one of {', '.join(names())}", name, nearest(name, names())))
     data = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
+    data |= fitted.of_stack(name)
     return Stack(name=name, **{f.name: data[f.name] for f in fields(Stack) if f.name != "name"})
 
 

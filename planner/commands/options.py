@@ -100,5 +100,5 @@ _OPTIONS = (
     click.option("--tokens", type=TOKENS, default="15T", show_default=True, help="Tokens of the whole run."),
     click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),
     click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True),
-    click.option("--stack", default="megatron-core", show_default=True, help="Software stack."),
+    click.option("--stack", default="nemo", show_default=True, help="Software stack."),
 )

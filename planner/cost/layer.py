@@ -48,9 +48,10 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
             ahead, behind = core, core_backward
         else:
             ahead, behind = part_time(part, setting, degrees)
-        forward = forward + ahead
-        backward = backward + behind
-        again = again + ahead * _repeated(part, setting)
+        gaps = host_gap(part, setting, degrees)
+        forward = forward + ahead + gaps[0]
+        backward = backward + behind + gaps[1]
+        again = again + (ahead + gaps[0]) * _repeated(part, setting)
     passes = 2.0 + (setting.choices.recompute == "full")
     return LayerTime(
         forward,
@@ -60,6 +61,16 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
         context_time(layer, setting, degrees, core, core_backward),
         expert_time(layer, setting, degrees, passes, forward + backward),
     )
+
+
+@formula(unit="s", source="kernels that the host launches, times the idle time that it leaves per kernel")
+def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
+    """Forward and backward idle time of one part: one kernel forward, two backward for a matrix multiply."""
+    gap, each = setting.stack.kernel_gap, setting.stack.expert_gap
+    if isinstance(part, Linear):
+        local = each * (part.copies / degrees.ep) if part.expert else 0.0
+        return gap + local, 2.0 * (gap + local)
+    return (gap, gap) if isinstance(part, Core | Pointwise) else (0.0, 0.0)
 
 
 def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
@@ -131,7 +142,8 @@ def core_time(part: Core, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
     rows = tokens(setting, degrees)
     flop: Num = rows / degrees.tp * core_flops(part, seq_len, causal=setting.stack.flash_attention)
     reach = float(min(seq_len, part.window or seq_len))
-    rate: Num = kernels.attention_rate(reach, 0.5 * (part.qk_dim + part.v_dim), gpu.peak["bf16"], gpu.attention)
+    peak = gpu.peak["bf16"] * setting.sustained * setting.stack.attention_rate
+    rate: Num = kernels.attention_rate(reach, 0.5 * (part.qk_dim + part.v_dim), peak, gpu.attention)
     launch = gpu.matmul["bf16"].launch
     ahead: Num = launch + flop / rate
     behind: Num = launch + kernels.BACKWARD_FLOP * flop / (rate * gpu.attention.backward_rate)
@@ -145,8 +157,8 @@ def _form(part: Linear, setting: Setting) -> tuple[float, float, MatmulCurve]:
     """Operand bytes, peak FLOP/s and efficiency curve of a matrix multiply."""
     gpu, precision = setting.gpu, setting.precision
     if part.label not in LOW_PRECISION or precision.name == "bf16":
-        return 2.0, gpu.peak["bf16"], gpu.matmul["bf16"]
-    return precision.operand, gpu.peak[precision.peak], gpu.matmul[precision.name]
+        return 2.0, gpu.peak["bf16"] * setting.sustained, gpu.matmul["bf16"]
+    return precision.operand, gpu.peak[precision.peak] * setting.sustained, gpu.matmul[precision.name]
 
 
 def _repeated(part: Part, setting: Setting) -> float:

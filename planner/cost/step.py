@@ -30,7 +30,8 @@ class StepTime:
 
     compute, recompute, tensor, context, expert: the mean stage's work over all micro-batches; imbalance: what the
     slowest stage adds; bubble: filling and draining the pipeline; pipeline: exposed sends between stages; data: exposed
-    gradient and parameter traffic; optimizer; host: work of the framework once per step.
+    gradient and parameter traffic; optimizer; host: work of the framework once per step;
+    stragglers: waiting for the slowest rank.
     """
 
     compute: Num
@@ -44,6 +45,7 @@ class StepTime:
     data: Num
     optimizer: Num
     host: Num
+    stragglers: Num
 
     @property
     def total(self) -> Num:
@@ -88,6 +90,9 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         data=data_time(largest, layers, setting, degrees, (micro_batches, forward, backward)),
         optimizer=optimizer_time(largest, setting, degrees),
         host=setting.stack.step_overhead,
+        stragglers=micro_batches
+        * (mean.forward + mean.backward)
+        * (setting.stack.jitter * np.log(np.maximum(degrees.world / 8.0, 1.0))),
     )
 
 

@@ -15,6 +15,7 @@ LOSSES = {
     "data": "gradient and parameter exchange",
     "optimizer": "optimizer step",
     "host": "host work",
+    "stragglers": "stragglers",
 }
 
 

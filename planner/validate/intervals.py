@@ -1,16 +1,11 @@
-"""The residual quantiles by regime: `python -m planner.validate.intervals RUNS.yaml > planner/data/intervals.toml`."""
+"""The residual quantiles by regime; `planner.fit` makes the file from residuals of sources left out of the fit."""
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-from planner.validate.score import validate
 
 Json = dict[str, Any]
 FEWEST = 30  # runs; a regime with fewer takes the quantiles of all
@@ -35,8 +30,7 @@ def text(regimes: Json, day: str) -> str:
     """The TOML file."""
     lines = [
         "# Measured over predicted step time of published runs: their 5 % and 95 % quantiles by GPU generation and",
-        "# kind of model. No parameter of the model was fitted on step times, but the quantiles are those of the runs",
-        "# that they are shown with: on other runs expect a little less than nine in ten inside.",
+        "# kind of model, each run predicted by a fit that saw no run of its source.",
         f'data = "{regimes["all"]["runs"]} published runs of 2021 to 2026, A100 to MI355X and GB300"',
         f"date = {day}",
         "",
@@ -46,7 +40,3 @@ def text(regimes: Json, day: str) -> str:
         low, high = regime["factors"]
         lines.append(f"{name} = {{ factors = [{low:.3f}, {high:.3f}], runs = {regime['runs']} }}")
     return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(text(fit_intervals(validate(Path(sys.argv[1]))), f"{datetime.now(UTC):%Y-%m-%d}"))

@@ -23,17 +23,29 @@ from planner.validate.read import Row
 from planner.validate.refusal import Refused
 
 STACKS = (
-    (re.compile(r"foundry|FSDP2|torchtitan|nanotron|PyTorch 2\.8", re.IGNORECASE), "torch-fsdp"),
+    (re.compile(r"foundry"), "llm-foundry"),
+    (re.compile(r"InternEvo"), "internevo"),
+    (re.compile(r"PyTorch NVIDIA|MXNet|NVIDIA NeMo", re.IGNORECASE), "mlperf"),
+    (re.compile(r"Megatron-DeepSpeed 2022|0\.6\.2"), "megatron-deepspeed"),
+    (re.compile(r"FSDP2|torchtitan|nanotron|PyTorch 2\.8", re.IGNORECASE), "torch-fsdp"),
     (
-        re.compile(r"Megatron-DeepSpeed|PTD-P|Megatron-LM \(May 2022\)|Megatron-LM fork|DeepSpeed \+ Megatron|0\.6\.2"),
+        re.compile(r"Megatron-DeepSpeed|PTD-P|Megatron-LM \(May 2022\)|Megatron-LM fork|DeepSpeed \+ Megatron"),
         "megatron-2022",
     ),
-    (re.compile(r"DeepSpeed|InternEvo"), "deepspeed"),
+    (re.compile(r"DeepSpeed"), "deepspeed"),
     (re.compile(r"JAX"), "jax-xla"),
     (re.compile(r"HAI-LLM"), "hai-llm"),
     (re.compile(r"NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus|dgxc", re.IGNORECASE), "nemo"),
 )
+EARLY_MOE = re.compile(r"NeMo (24|25\.0[0-7])")
 VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded as Megatron-LM does
+A2A_OVERLAP = (
+    0.5  # of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it
+)
+WHOLE_GRAPH, PART_GRAPH = (
+    0.97,
+    0.5,
+)  # a graph of the iteration leaves the optimizer; one of attention and router the experts
 FORGIVEN = {"strategy.heads", "strategy.kv_heads", "strategy.widths", "strategy.sequence", "strategy.expert_widths"}
 """Rules that real runs break by padding or by uneven shards; the prediction takes the mean shard."""
 OFFLOADED = re.compile(r"cpu.?offload", re.IGNORECASE)
@@ -146,6 +158,8 @@ def _precision(row: Row) -> str:
 
 def _stack_name(row: Row) -> str:
     framework = str(row.get("framework") or row.get("source") or "")
+    if row["model"].get("moe") and EARLY_MOE.search(framework):
+        return "nemo-early-moe"
     return next((name for pattern, name in STACKS if pattern.search(framework)), "megatron-core")
 
 
@@ -157,4 +171,16 @@ def _stack(row: Row) -> Stack:
         found = replace(found, tensor_overlap=0.0, pipeline_overlap=0.0)
     if "NOT overlapped" in overlap:
         found = replace(found, gradient_overlap=0.0)
-    return found
+    recipe = (row.get("extra") or {}).get("recipe") or {}
+    if recipe.get("moe_a2a_overlap") is True or "A2A overlap" in overlap or "a2a_overlap" in overlap:
+        found = replace(found, expert_overlap=A2A_OVERLAP)
+    graphed = _graphed(str(recipe.get("cuda_graph_impl")), str(recipe.get("cuda_graph_scope")), overlap)
+    return replace(found, kernel_gap=found.kernel_gap * (1 - graphed), expert_gap=found.expert_gap * (1 - graphed))
+
+
+def _graphed(kind: str, scope: str, overlap: str) -> float:
+    """Share of the host's launches that CUDA graphs take over."""
+    words = f"{kind} {scope} {overlap}"
+    if "full_iteration" in words or "full-iteration" in words:
+        return WHOLE_GRAPH
+    return PART_GRAPH if kind in ("transformer_engine", "local") or "per-layer CUDA graphs" in words else 0.0

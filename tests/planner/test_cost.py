@@ -80,7 +80,8 @@ def test_all_ranks_together_do_the_attention(fold):
     (core,) = (part for part in model(DENSE).kinds[0].parts if isinstance(part, Core))
     degrees = Degrees(48, **fold)
     ahead, _ = core_time(core, where, degrees)
-    rate = kernels.attention_rate(SEQ, core.qk_dim, gpu.peak["bf16"], gpu.attention)
+    peak = gpu.peak["bf16"] * where.sustained * where.stack.attention_rate
+    rate = kernels.attention_rate(SEQ, core.qk_dim, peak, gpu.attention)
     ranks = 48 // degrees.pp
     flop = ahead * rate * ranks * (where.workload.global_batch // degrees.dp)
     expected = model(DENSE).kinds[0].attention_flops(SEQ, causal=True) * where.workload.tokens_per_step

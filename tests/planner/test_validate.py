@@ -137,9 +137,9 @@ def test_a_silent_global_batch():
 @pytest.mark.parametrize(
     ("framework", "name"),
     [
-        ("Composer/llm-foundry, PyTorch FSDP", "torch-fsdp"),
-        ("Megatron-DeepSpeed 2022", "megatron-2022"),
-        ("InternEvo (FlashAttention)", "deepspeed"),
+        ("Composer/llm-foundry, PyTorch FSDP", "llm-foundry"),
+        ("Megatron-DeepSpeed 2022", "megatron-deepspeed"),
+        ("InternEvo (FlashAttention)", "internevo"),
         ("MaxText (JAX)", "jax-xla"),
         ("NeMo/Megatron-Bridge container 26.06", "nemo"),
         ("HAI-LLM", "hai-llm"),
