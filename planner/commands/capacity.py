@@ -9,8 +9,9 @@ import click
 from hwprofiles import quantity
 from hwprofiles.quantity import format as human
 from planner.commands.options import COUNT, Common, inputs
-from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_json, write
+from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_json
 from planner.errors import Fault, InputError
+from planner.files import write
 from planner.plan import Json
 from planner.search.capacity import capacity
 
@@ -50,7 +51,7 @@ def command(
         write(folder / "capacity.json", to_json(data))
         reports().write_capacity(data, folder / "capacity.html")
         talk(f"wrote capacity.json and capacity.html to {folder}", quiet=quiet)
-    emit(form, data, lambda: [_sheet(line, data) for line in data["series"]])
+    emit(form, data, lambda: _sheets(data))
 
 
 def sizes(text: str) -> list[int]:
@@ -72,10 +73,18 @@ def _money(text: str) -> str:
     return text if "$" in text or "USD" in text.upper() else f"${text}"
 
 
-def _sheet(line: Json, data: Json) -> Sheet:
-    rows = [_row(p) for p in line["points"]]
+def _sheets(data: Json) -> list[Sheet]:
     headers = ("GPUs", "days", "cost", "tokens/day", "MFU", "headroom", "tp", "pp", "vpp", "cp", "ep", "zero")
-    return Sheet(f"{data['model']['name']} on {line['cluster']}", headers, rows, (), data["answers"])
+    name, last = data["model"]["name"], data["series"][-1]
+    return [
+        Sheet(
+            f"{name} on {line['cluster']}",
+            headers,
+            [_row(p) for p in line["points"]],
+            notes=data["answers"] if line is last else (),
+        )
+        for line in data["series"]
+    ]
 
 
 def _row(p: Json) -> tuple[str, ...]:

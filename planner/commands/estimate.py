@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from planner.commands.options import COUNT, Common, inputs
-from planner.commands.output import Sheet, emit, format_options, talk, to_json, write
+from planner.commands.output import Sheet, emit, format_options, talk, to_json
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
+from planner.files import write
 from planner.plan import Json
 from planner.schedules import SCHEDULES
 from planner.search.run import check_precision

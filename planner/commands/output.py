@@ -7,7 +7,6 @@ import io
 import json
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -107,28 +106,6 @@ def talk(text: str, *, quiet: bool = False) -> None:
     """A sentence on stderr."""
     if not quiet:
         click.echo(text, err=True)
-
-
-def write(path: Path, text: str) -> None:
-    """Write a file whole or not at all; InputError when its place can't be written."""
-    try:
-        _write_beside(path, text)
-    except OSError as error:
-        raise InputError(Fault(str(path), f"can't be written: {error.strerror}; nothing was left there")) from None
-
-
-def _write_beside(path: Path, text: str) -> None:
-    """Write beside the place, then rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def out_folder(path: Path | None) -> Path | None:

@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from planner.commands.options import COUNT, Common, Count, Finite, inputs
-from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json, write
+from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
+from planner.files import write
 from planner.plan import Json, Plan, strategy_json
 from planner.search.run import HEADROOM, OBJECTIVES, Outcome, Query, merged, parse_fix, search_sizes
 

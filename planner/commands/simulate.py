@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from hwprofiles.quantity import format as human
-from planner.commands.output import Sheet, emit, format_options, talk, to_json, write
+from planner.commands.output import Sheet, emit, format_options, talk, to_json
+from planner.files import write
 from planner.plan import provenance, read
 from planner.provenance import SCHEMA_VERSION, tool_version
 from planner.simulate.step import simulate

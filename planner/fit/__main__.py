@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from planner.files import write
 from planner.fit.problem import PARAMETERS, Layout, Run, load
 from planner.fit.solve import Floats, cross_validate, errors, layout_of, solve
 from planner.interval import regime
@@ -29,7 +30,7 @@ def main(runs_file: Path, folder: Path) -> None:
     outside = cross_validate(runs, layout, vector, prior)
     quality = _words(np.array(list(outside.values())))
     sys.stderr.write(f"source left out: {quality}\n")
-    (folder / "fitted.toml").write_text(toml(runs, layout, vector, quality), encoding="utf-8")
+    write(folder / "fitted.toml", toml(runs, layout, vector, quality))
     rows = [
         {
             "regime": regime(run.plan.setting),
@@ -40,7 +41,7 @@ def main(runs_file: Path, folder: Path) -> None:
         for run in runs
     ]
     found = text(fit_intervals({"rows": rows}), f"{datetime.now(UTC):%Y-%m-%d}")
-    (folder / "intervals.toml").write_text(found, encoding="utf-8")
+    write(folder / "intervals.toml", found)
 
 
 def toml(runs: Sequence[Run], layout: Layout, vector: Floats, quality: str) -> str:

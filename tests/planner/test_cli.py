@@ -217,7 +217,7 @@ def test_a_failed_write_leaves_the_old_file(call, plan_path, tmp_path, monkeypat
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("planner.commands.output.Path.replace", full)
+    monkeypatch.setattr("planner.files.Path.replace", full)
     code, out, err = call("estimate", *BASE, "--json", "--out", target)
     assert (code, out) == (3, "")
     assert "No space left on device" in err

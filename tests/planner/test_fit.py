@@ -23,7 +23,7 @@ def runs():
 
 
 def test_planted_mechanisms_are_recovered(runs):
-    """Step times made with other values of the mechanisms lead the fit to predict them within 2 % (its priors pull back)."""
+    """Step times made with other values lead the fit to predict them within 2 % (its priors pull back)."""
     layout = layout_of(runs)
     prior = layout.prior(runs)
     planted = prior.copy()
