@@ -27,7 +27,7 @@ def main(runs_file: Path, folder: Path) -> None:
     vector = solve(runs, layout, prior, prior)
     inside = errors(runs, layout, vector)
     sys.stderr.write(f"in sample: {_words(np.array(list(inside.values())))}\n")
-    outside = cross_validate(runs, layout, vector, prior)
+    outside = cross_validate(runs, layout, prior)
     quality = _words(np.array(list(outside.values())))
     sys.stderr.write(f"source left out: {quality}\n")
     write(folder / "fitted.toml", toml(runs, layout, vector, quality))

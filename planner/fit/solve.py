@@ -14,7 +14,7 @@ from planner import stack
 from planner.fit.problem import CLOCK, PARAMETERS, Layout, Run, predict
 
 Floats = NDArray[np.float64]
-STEP = 0.02  # of a fitted coordinate in the finite differences
+STEP = -0.02  # of a fitted coordinate in the finite differences; downwards, as a clock starts at its upper bound
 NOISE = 0.05  # scatter of repeated runs of one configuration (log), the scale beyond which a residual is an outlier
 
 
@@ -72,9 +72,9 @@ def _robust(misfit: Floats) -> Floats:
     return np.sign(misfit) * scale * np.sqrt(2.0 * (np.sqrt(1.0 + np.square(misfit / scale)) - 1.0))
 
 
-def _left_out(source: str, runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats) -> dict[str, float]:
+def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats) -> dict[str, float]:
     kept = [run for run in runs if run.source != source]
-    vector = solve(kept, layout, start, prior, rounds=5)
+    vector = solve(kept, layout, prior, prior)
     return errors([run for run in runs if run.source == source], layout, vector)
 
 
@@ -85,9 +85,9 @@ def errors(out: Sequence[Run], layout: Layout, vector: Floats) -> dict[str, floa
     )
 
 
-def cross_validate(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats) -> dict[str, float]:
-    """Log of predicted over measured of each run, by a fit that saw no run of its source."""
-    work = partial(_left_out, runs=runs, layout=layout, start=start, prior=prior)
+def cross_validate(runs: Sequence[Run], layout: Layout, prior: Floats) -> dict[str, float]:
+    """Log of predicted over measured of each run, by a fit from the priors that saw no run of its source."""
+    work = partial(_left_out, runs=runs, layout=layout, prior=prior)
     found: dict[str, float] = {}
     with ProcessPoolExecutor(2) as pool:
         for part in pool.map(work, sorted({run.source for run in runs})):
