@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+BF16, FP32 = 2.0, 4.0  # bytes of a value
 LOW_PRECISION = frozenset({"attention", "dense_ffn", "experts", "shared_experts"})
 """Labels of the matrix multiplies that run in the chosen format; router, output matrix and MTP projection stay bf16."""
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hwprofiles.spec import Cluster
 from planner import schedules
@@ -20,8 +19,6 @@ from planner.layers.base import Cut, Linear
 from planner.layout import chain
 from planner.model import Model
 from planner.strategy import ORDERS, Choices, Degrees, Workload
-
-Holds = bool | NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -71,14 +71,6 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Strategy:
-    """One plan: its degrees (plain ints) and its choices."""
-
-    degrees: Degrees
-    choices: Choices
-
-
-@dataclass(frozen=True)
 class Workload:
     """What is trained: `seq_len` tokens per sequence, `global_batch` sequences per step, `tokens` in the whole run."""
 

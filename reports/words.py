@@ -25,7 +25,7 @@ TIMES: Final = {
     "tensor": "tensor-parallel exchange", "context": "context-parallel exchange", "expert": "expert all-to-all",
     "pipeline": "pipeline transfers", "bubble": "pipeline bubble", "data": "gradient and weight exchange",
     "optimizer": "optimizer step", "imbalance": "uneven stages", "host": "host work",
-    "stragglers": "stragglers",
+    "stragglers": "stragglers", "launch": "gaps between kernels",
 }  # fmt: skip
 AXES: Final = {
     "world": "GPUs", "tp": "tensor parallel", "pp": "pipeline stages", "vpp": "chunks per stage",

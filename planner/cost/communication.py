@@ -14,10 +14,9 @@ from planner.cost.overlap import exposed
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Table
 from planner.model import Layer
+from planner.precision import BF16
 from planner.setting import Setting, tokens
 from planner.strategy import Degrees
-
-BF16 = 2.0  # bytes of an activation or its gradient on the wire
 
 
 @formula(

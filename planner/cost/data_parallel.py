@@ -8,14 +8,15 @@ from planner.collectives.all_reduce import all_reduce
 from planner.collectives.base import Group, path
 from planner.collectives.ring import all_gather, reduce_scatter
 from planner.cost.groups import groups
+from planner.cost.kernels import traffic
 from planner.cost.overlap import exposed
 from planner.formula import Count, Num, formula
+from planner.precision import BF16
 from planner.setting import Setting
 from planner.sharding import Held
 from planner.strategy import Degrees
 
 BUCKET = 40e6  # parameters; Megatron-LM's default gradient bucket, at least 1e6 per data-parallel rank
-PARAMETER = 2.0  # bytes of a gathered bf16 parameter
 
 
 @formula(unit="s", source="Rajbhandari 2020 (ZeRO); Megatron-LM distributed optimizer; PyTorch HSDP for replicas > 1")
@@ -51,7 +52,7 @@ def _traffic(size: Num, group: Group, layers: Num, setting: Setting, degrees: De
     copies = path(Group(degrees.replicas, group.stride * ways), tiers)
     reduce = calls * reduce_scatter(size * gradient / calls, shard)
     across = all_reduce(size * gradient / ways, copies)
-    gather = calls * all_gather(size * PARAMETER / calls, shard)
+    gather = calls * all_gather(size * BF16 / calls, shard)
     return (reduce + across) * (size > 0), gather * (size > 0)
 
 
@@ -62,4 +63,4 @@ def optimizer_time(stage: Held, setting: Setting, degrees: Degrees) -> Num:
     if setting.choices.zero > 0:
         shards = degrees.dp * degrees.cp / degrees.replicas
         owned = stage.dense / shards + stage.expert / (degrees.edp / degrees.replicas)
-    return owned * setting.optimizer.traffic / (setting.gpu.hbm_efficiency * setting.gpu.hbm_bandwidth)
+    return traffic(owned * setting.optimizer.traffic, setting.gpu)

@@ -18,10 +18,16 @@ from planner.strategy import Degrees
 
 @dataclass(frozen=True)
 class LayerTime:
-    """Seconds per micro-batch and layer; communication is what stays exposed, forward and backward together."""
+    """Seconds per micro-batch and layer; communication is what stays exposed, forward and backward together.
+
+    `launch_forward` and `launch_backward` are the gaps that the host leaves between kernels, recomputed ones in the
+    latter.
+    """
 
     forward: Num
     backward: Num
+    launch_forward: Num
+    launch_backward: Num
     recompute: Num
     tensor: Num
     context: Num
@@ -33,12 +39,25 @@ class LayerTime:
         total: Num = sum(getattr(self, f.name) for f in fields(self))
         return total
 
+    @property
+    def ahead(self) -> Num:
+        """All of the forward pass, with half of the communication."""
+        return self.forward + self.launch_forward + 0.5 * (self.tensor + self.context + self.expert)
+
+    @property
+    def behind(self) -> Num:
+        """All of the backward pass and what it recomputes, with half of the communication."""
+        work = self.backward + self.launch_backward + self.recompute
+        return work + 0.5 * (self.tensor + self.context + self.expert)
+
 
 @formula(unit="s", source="sum over the parts of the layer; backward is dgrad and wgrad of each matrix multiply")
 def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
     """Time of one micro-batch through `layer` under `degrees` (numbers or arrays)."""
     forward: Num = 0.0
     backward: Num = 0.0
+    gap_forward: Num = 0.0
+    gap_backward: Num = 0.0
     again: Num = 0.0
     core: Num = 0.0
     core_backward: Num = 0.0
@@ -49,17 +68,20 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
         else:
             ahead, behind = part_time(part, setting, degrees)
         gaps = host_gap(part, setting, degrees)
-        forward = forward + ahead + gaps[0]
-        backward = backward + behind + gaps[1]
-        again = again + (ahead + gaps[0]) * _repeated(part, setting)
+        forward, gap_forward = forward + ahead, gap_forward + gaps[0]
+        repeated = _repeated(part, setting)
+        backward, gap_backward = backward + behind, gap_backward + gaps[1] + gaps[0] * repeated
+        again = again + ahead * repeated
     passes = 2.0 + (setting.choices.recompute == "full")
     return LayerTime(
         forward,
         backward,
+        gap_forward,
+        gap_backward,
         again,
         tensor_time(layer, setting, degrees, passes),
         context_time(layer, setting, degrees, core, core_backward),
-        expert_time(layer, setting, degrees, passes, forward + backward),
+        expert_time(layer, setting, degrees, passes, forward + backward + gap_forward + gap_backward),
     )
 
 

@@ -15,12 +15,12 @@ from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
 from planner.formula import Count, Num, formula
 from planner.layout import Layout
+from planner.precision import BF16
 from planner.schedules.base import Schedule
 from planner.setting import Setting, micro_batch_count, sharded_tokens
 from planner.sharding import Held, stage_held
 from planner.strategy import Degrees
 
-BF16 = 2.0
 ROUNDING = 1e-9  # equal stages differ by the last bits of their sums
 
 
@@ -28,13 +28,14 @@ ROUNDING = 1e-9  # equal stages differ by the last bits of their sums
 class StepTime:
     """Seconds of one step; the sum of the fields is the step.
 
-    compute, recompute, tensor, context, expert: the mean stage's work over all micro-batches; imbalance: what the
-    slowest stage adds; bubble: filling and draining the pipeline; pipeline: exposed sends between stages; data: exposed
-    gradient and parameter traffic; optimizer; host: work of the framework once per step;
-    stragglers: waiting for the slowest rank.
+    compute, launch (gaps that the host leaves between kernels), recompute, tensor, context, expert: the mean stage's
+    work over all micro-batches; imbalance: what the slowest stage adds; bubble: filling and draining the pipeline;
+    pipeline: exposed sends between stages; data: exposed gradient and parameter traffic; optimizer; host: work of the
+    framework once per step; stragglers: waiting for the slowest rank.
     """
 
     compute: Num
+    launch: Num
     recompute: Num
     tensor: Num
     context: Num
@@ -73,13 +74,12 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     mean = mean_stage(costs, layout, degrees)
     slowest = reduce(np.maximum, [stage_total(costs, counts) for counts in layout.counts])
     waiting: Num = slowest - mean.total
-    communication = mean.tensor + mean.context + mean.expert
-    forward = mean.forward + 0.5 * communication
-    backward = mean.backward + mean.recompute + 0.5 * communication
+    forward, backward = mean.ahead, mean.behind
     largest = largest_stage(costs, layout, setting, degrees)
     layers: Num = reduce(np.maximum, [sum(counts) * 1.0 for counts in layout.counts])
     return StepTime(
         compute=micro_batches * (mean.forward + mean.backward),
+        launch=micro_batches * (mean.launch_forward + mean.launch_backward),
         recompute=micro_batches * mean.recompute,
         tensor=micro_batches * mean.tensor,
         context=micro_batches * mean.context,
@@ -91,7 +91,7 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         optimizer=optimizer_time(largest, setting, degrees),
         host=setting.stack.step_overhead,
         stragglers=micro_batches
-        * (mean.forward + mean.backward)
+        * (mean.forward + mean.backward + mean.launch_forward + mean.launch_backward)
         * (setting.stack.jitter * np.log(np.maximum(degrees.world / 8.0, 1.0))),
     )
 

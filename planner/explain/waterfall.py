@@ -5,6 +5,7 @@ from __future__ import annotations
 from planner.plan import Json
 
 LOSSES = {
+    "launch": "gaps between kernels",
     "recompute": "recomputed work",
     "tensor": "tensor-parallel exchange",
     "context": "context-parallel exchange",

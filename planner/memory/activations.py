@@ -8,13 +8,11 @@ from __future__ import annotations
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer
-from planner.precision import LOW_PRECISION
+from planner.precision import BF16, FP32, LOW_PRECISION
 from planner.setting import Setting, sharded_tokens, tokens
 from planner.sharding import pointwise_rows
 from planner.strategy import Degrees
 
-BF16 = 2.0
-FP32 = 4.0
 UNFUSED_SCORES = 5.0  # bytes per score: softmax output, dropout mask and dropout output (Korthikanti 2022)
 
 

@@ -11,7 +11,8 @@ from planner import schedules
 from planner.formula import Count, Num, formula
 from planner.layers.base import Cut, Linear
 from planner.layout import layer_kinds
-from planner.memory.activations import BF16, FP32, layer_activations
+from planner.memory.activations import layer_activations
+from planner.precision import BF16, FP32
 from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
 from planner.sharding import Held, stage_held
 from planner.strategy import Degrees

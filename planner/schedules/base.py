@@ -101,6 +101,11 @@ class Schedule(ABC):
         return [f"{self.name}: {row.explain(pp, vpp, micro_batches)}" for row in rows]
 
 
+def fill_and_drain(pp: Count, forward: Num, backward: Num) -> Num:
+    """Idle time [s] while a pipeline of whole stages fills and drains: pp - 1 stages forward and pp - 1 backward."""
+    return (pp - 1) * (forward + backward)
+
+
 def in_order(kind: Kind, micro_batches: int) -> list[Action]:
     """`kind` of work on each micro-batch of an unchunked stage."""
     return [Action(kind, i, 0) for i in range(micro_batches)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import final
 
 from planner.formula import Count, Num, formula
-from planner.schedules.base import MICRO_BATCH, PIPELINED, WHOLE_STAGE, Program, Schedule, in_order
+from planner.schedules.base import MICRO_BATCH, PIPELINED, WHOLE_STAGE, Program, Schedule, fill_and_drain, in_order
 
 SOURCE = "Huang 2019 (GPipe), arXiv:1811.06965"
 
@@ -22,7 +22,7 @@ class GPipe(Schedule):
     @formula(unit="s", source=SOURCE)
     def bubble(pp: Count, vpp: Count, micro_batches: Count | Num, forward: Num, backward: Num) -> Num:
         """Fill and drain: pp - 1 stages forward and pp - 1 stages backward."""
-        return (pp - 1) * (forward + backward)
+        return fill_and_drain(pp, forward, backward)
 
     @staticmethod
     @formula(unit="micro-batches", source=SOURCE)

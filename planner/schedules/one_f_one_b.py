@@ -7,7 +7,7 @@ from typing import final
 import numpy as np
 
 from planner.formula import Count, Num, formula
-from planner.schedules.base import MICRO_BATCH, WHOLE_STAGE, Program, Schedule, alternate, in_order
+from planner.schedules.base import MICRO_BATCH, WHOLE_STAGE, Program, Schedule, alternate, fill_and_drain, in_order
 
 SOURCE = "Narayanan 2021, arXiv:2104.04473, section 2.2.1"
 
@@ -24,7 +24,7 @@ class OneFOneB(Schedule):
     @formula(unit="s", source=SOURCE)
     def bubble(pp: Count, vpp: Count, micro_batches: Count | Num, forward: Num, backward: Num) -> Num:
         """Fill and drain: pp - 1 stages forward and pp - 1 stages backward."""
-        return (pp - 1) * (forward + backward)
+        return fill_and_drain(pp, forward, backward)
 
     @staticmethod
     @formula(unit="micro-batches", source=SOURCE)

@@ -28,13 +28,12 @@ def simulate(plan: Plan) -> Replay:
     pp, vpp = int(degrees.pp), int(degrees.vpp)
     costs = [part.cost.time for part in units(setting, degrees)]
     counts = np.array(stage_counts(setting.model, setting.workload.seq_len, pp, vpp), dtype=np.float64)
-    comm = np.array([float(c.tensor + c.context + c.expert) for c in costs])
-    ahead = counts @ (np.array([float(c.forward) for c in costs]) + 0.5 * comm)
-    behind = counts @ (np.array([float(c.backward + c.recompute) for c in costs]) + 0.5 * comm)
+    ahead = counts @ np.array([float(c.ahead) for c in costs])
+    behind = counts @ np.array([float(c.behind) for c in costs])
     schedule = schedules.get(setting.choices.schedule)
     program = schedule.program(pp, vpp, int(micro_batch_count(setting, degrees)))
     spread = np.ones((1, vpp)) / vpp
     durations = stage_durations(schedule, ahead[:, None] * spread, behind[:, None] * spread)
     step = estimate(setting, degrees).step
-    parts = ("compute", "recompute", "tensor", "context", "expert", "imbalance", "bubble")
+    parts = ("compute", "launch", "recompute", "tensor", "context", "expert", "imbalance", "bubble")
     return Replay(replay(program, durations), float(sum(getattr(step, part) for part in parts)))

@@ -13,7 +13,7 @@ GROUPS: Final = {
     "useful work": ("blue", ("compute",)),
     "repeated work": ("sky", ("recompute",)),
     "communication": ("orange", ("tensor", "context", "expert", "pipeline", "data")),
-    "idle": ("red", ("bubble", "imbalance", "stragglers")),
+    "idle": ("red", ("launch", "bubble", "imbalance", "stragglers")),
     "other": ("purple", ()),
 }
 

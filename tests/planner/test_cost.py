@@ -142,7 +142,7 @@ def test_the_slowest_stage_sets_the_pace():
     times = [layer_time(kind, where, degrees).total for kind in layer_kinds(where.model)]
     stages = np.array(stage_counts(where.model, 2048, 4, 1)) @ np.array(times)
     micro_batches = where.workload.global_batch // degrees.dp
-    busy = step.compute + step.recompute + step.tensor + step.context + step.expert + step.imbalance
+    busy = step.compute + step.launch + step.recompute + step.tensor + step.context + step.expert + step.imbalance
     assert busy == pytest.approx(micro_batches * stages.max())
 
 
