@@ -1,16 +1,18 @@
 """A calibration: numbers measured on one machine that replace those of a cluster's profiles.
 
 The file carries the machine's fingerprint, the date and the residuals of the fit, and under [gpu], [node] and
-[fabric] the measured numbers by the same keys and with the same units and sources as in the profiles.
+[fabric] the measured numbers by the same keys and with the same units and sources as in the profiles. Under [stack] it
+may carry plain numbers of the software that ran (`stack_name`); they are kept for whoever knows what they mean.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,8 @@ PARTS = ("gpu", "node", "fabric")
 class Calibration:
     """`machine` is the fingerprint (free words; a `gpu` in it must match), `residuals` the relative errors of the fit.
 
-    `numbers` maps a dotted key such as "gpu.matmul.bf16.efficiency" to what was measured.
+    `numbers` maps a dotted key such as "gpu.matmul.bf16.efficiency" to what was measured; `stack` maps mechanisms of
+    the software called `stack_name` to their fitted values (empty when none was fitted).
     """
 
     name: str
@@ -35,6 +38,8 @@ class Calibration:
     machine: Mapping[str, str]
     residuals: Mapping[str, float]
     numbers: Mapping[str, Datum]
+    stack_name: str = ""
+    stack: Mapping[str, float] = field(default_factory=dict)
 
 
 def load(path: str | Path) -> Calibration:
@@ -43,15 +48,18 @@ def load(path: str | Path) -> Calibration:
     check = Check(str(path), set(bibliography()))
     machine = _words(check, text.get("machine", {}))
     residuals = _residuals(check, text.get("residuals", {}))
+    stack_name, stack = _stack(check, text.get("stack", {}))
     fabric = {**schema.FABRIC, "parameters": schema.Table(_all_parameters())}
     parts = {"gpu": schema.GPU, "node": schema.NODE, "fabric": fabric}
     fields: dict[str, schema.Field] = {
         **schema.CALIBRATION,
         **{part: schema.Table(schema.optional(table), required=False) for part, table in parts.items()},
     }
-    tree = check.table({key: value for key, value in text.items() if key not in {"machine", "residuals"}}, fields)
+    tree = check.table(
+        {key: value for key, value in text.items() if key not in {"machine", "residuals", "stack"}}, fields
+    )
     check.done()
-    return Calibration(tree["name"], tree["date"], machine, residuals, dict(flat(tree)))
+    return Calibration(tree["name"], tree["date"], machine, residuals, dict(flat(tree)), stack_name, stack)
 
 
 def overlay(cluster: Cluster, calibration: Calibration) -> Cluster:
@@ -86,6 +94,9 @@ def dumps(calibration: Calibration) -> str:
     lines = [f"name = {_quoted(calibration.name)}", f"date = {_quoted(calibration.date)}", *numbers]
     lines += ["", "[machine]", *(f"{_quoted(k)} = {_quoted(v)}" for k, v in calibration.machine.items())]
     lines += ["", "[residuals]", *(f"{_quoted(k)} = {v!r}" for k, v in calibration.residuals.items())]
+    if calibration.stack_name:
+        lines += ["", "[stack]", f"name = {_quoted(calibration.stack_name)}"]
+        lines += [f"{_quoted(k)} = {v!r}" for k, v in calibration.stack.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -116,6 +127,19 @@ def _words(check: Check, table: object) -> dict[str, str]:
         return dict(table)
     check.fault("machine", "a table of words is expected", table)
     return {}
+
+
+def _stack(check: Check, table: object) -> tuple[str, dict[str, float]]:
+    if not isinstance(table, Mapping) or (table and not isinstance(table.get("name"), str)):
+        check.fault("stack", "a table with the name of a stack and plain numbers is expected", table)
+        return "", {}
+    found: dict[str, float] = {}
+    for key, value in table.items():
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+            found[key] = float(value)
+        elif key != "name":
+            check.fault(f"stack.{key}", "a plain finite number is expected", value)
+    return str(table.get("name", "")), found
 
 
 def _residuals(check: Check, table: object) -> dict[str, float]:

@@ -98,7 +98,7 @@ GPU: dict[str, Field] = {
     "tdp": Number("watts"),
     "price": Number("usd/s", zero=True),
     "reserve": Number("bytes", zero=True),
-    "matmul": Table(dict.fromkeys(("bf16", "fp8", "mxfp8", "nvfp4"), MATMUL), some=("bf16",)),
+    "matmul": Table(dict.fromkeys(("fp32", "bf16", "fp8", "mxfp8", "nvfp4"), MATMUL), some=("bf16",)),
     "grouped": GROUPED,
     "attention": ATTENTION,
 }
@@ -133,6 +133,7 @@ PARAMETERS: dict[str, dict[str, Field]] = {
     "planes": {"group_gpus": GROUP, "planes": Number("count", "planes"), "hop_latency": HOP},
     "leaf-spine": {"leaf_gpus": GROUP, "oversubscription": OVERSUBSCRIPTION, "hop_latency": HOP},
     "torus": {"cube_side": Number("count", "GPUs"), "hop_latency": HOP},
+    "time-slices": {},
     "single": {},
 }  # fmt: skip
 

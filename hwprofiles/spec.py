@@ -65,7 +65,8 @@ class Tier:
     `bandwidth` [B/s] is what each GPU can send across this tier, one direction, when every GPU of the domain sends at
     once: oversubscription is already in it. `efficiency` is the achieved share of it in long collectives,
     `latency` [s] one hop, `launch` [s] the floor of one collective, `fill` [B] the pipeline fill (the bandwidth term
-    grows by sqrt(fill / bytes)).
+    grows by sqrt(fill / bytes)). `lockstep`: a ring that crosses this tier pays its latency in every step, not only
+    where it crosses (ranks that share cores).
     """
 
     name: str
@@ -76,6 +77,7 @@ class Tier:
     efficiency: float
     launch: float
     fill: float
+    lockstep: bool = False
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hwprofiles.faults import Fault, InputError
 from hwprofiles.spec import Fabric, Node, Tier
 
+TIME_SLICES = "time slices"
 LINKS_PER_CHIP = 6  # a 3D torus: two neighbours in each of three dimensions
 
 
@@ -57,6 +58,11 @@ def _torus(node: Node, p: dict[str, float]) -> tuple[Level, ...]:
     return (Level("torus", None),)
 
 
+def _time_slices(node: Node, p: dict[str, float]) -> tuple[Level, ...]:
+    """One machine with more ranks than cores: what exceeds the cores waits for its turn of the scheduler."""
+    return (Level(TIME_SLICES, None),)
+
+
 def _single(node: Node, p: dict[str, float]) -> tuple[Level, ...]:
     """No network: one scale-up domain."""
     return ()
@@ -68,6 +74,7 @@ GENERATORS: dict[str, Callable[[Node, dict[str, float]], tuple[Level, ...]]] = {
     "planes": _planes,
     "leaf-spine": _leaf_spine,
     "torus": _torus,
+    "time-slices": _time_slices,
     "single": _single,
 }
 
@@ -110,7 +117,19 @@ def tiers(node: Node, fabric: Fabric, gpus: int) -> tuple[Tier, ...]:
             break
         size = gpus if level.size is None else min(level.size, gpus)
         bandwidth = min(injection(node, fabric) / squeeze, found[-1].bandwidth)
-        found.append(Tier(level.name, size, bandwidth, latency, squeeze, fabric.efficiency, fabric.launch, fabric.fill))
+        found.append(
+            Tier(
+                level.name,
+                size,
+                bandwidth,
+                latency,
+                squeeze,
+                fabric.efficiency,
+                fabric.launch,
+                fabric.fill,
+                lockstep=level.name == TIME_SLICES,
+            )
+        )
         squeeze *= level.uplink
         latency += fabric.parameters.get("hop_latency", 0.0)
     if found[-1].size < gpus:

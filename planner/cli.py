@@ -9,7 +9,7 @@ from importlib import import_module
 
 import click
 
-from planner.errors import EXIT, CheckFailed, InputError, NoPlan, nearest
+from planner.errors import EXIT, CheckFailed, InputError, NoPlan, RunFailed, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "capacity": (
@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "hardware": ("planner.commands.hardware", "Hardware profiles, each number with its source."),
     "models": ("planner.commands.models", "The model catalogue; parameters by part and FLOP per token."),
     "report": ("planner.commands.report", "Write a plan as one self-contained HTML page."),
+    "run": ("executor.commands.run", "Train a plan's proxy for real on the ranks here."),
     "search": ("planner.commands.search", "Find the best plans of a model on a cluster."),
     "simulate": ("planner.commands.simulate", "Replay a step of a plan event by event."),
     "validate": ("planner.commands.validate", "Predict published runs and compare with what was measured."),
@@ -63,7 +64,7 @@ def plan() -> None:
     """Plan the training of the largest models: parallelism, memory, time and money, with the source of each number.
 
     stdout is data, stderr is talk. Exit codes: 0 done, 2 usage, 3 an input is wrong, 4 no feasible plan, 5 a check
-    failed, 130 interrupted.
+    failed, 6 a run failed, 130 interrupted.
     """
 
 
@@ -77,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911  one w
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    except (InputError, NoPlan, CheckFailed) as error:
+    except (InputError, NoPlan, CheckFailed, RunFailed) as error:
         click.echo("\n".join(f"plan: {line}" for line in str(error).splitlines()), err=True)
         return EXIT[type(error)]
     except (click.Abort, KeyboardInterrupt):

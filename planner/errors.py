@@ -3,13 +3,14 @@
 InputError (3)       an input file or value is wrong: all faults at once (from `hwprofiles.faults`)
 NoPlan (4)           nothing legal fits: what removed how many, and the nearest change
 CheckFailed (5)      a comparison is over its tolerance
+RunFailed (6)        ranks that trained for real failed: which one, of what, and what is saved
 """
 
 from __future__ import annotations
 
 from hwprofiles.faults import Fault, InputError, nearest
 
-__all__ = ["EXIT", "CheckFailed", "Fault", "InputError", "NoPlan", "nearest"]
+__all__ = ["EXIT", "CheckFailed", "Fault", "InputError", "NoPlan", "RunFailed", "nearest"]
 
 
 class NoPlan(Exception):
@@ -20,4 +21,8 @@ class CheckFailed(Exception):
     """A measured quantity is out of tolerance."""
 
 
-EXIT: dict[type[Exception], int] = {InputError: 3, NoPlan: 4, CheckFailed: 5}
+class RunFailed(Exception):
+    """A run on real ranks failed; the message says which rank, of what, and where to go on from."""
+
+
+EXIT: dict[type[Exception], int] = {InputError: 3, NoPlan: 4, CheckFailed: 5, RunFailed: 6}

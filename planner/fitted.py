@@ -26,6 +26,8 @@ def of_stack(name: str) -> dict[str, float]:
 
 
 def sustained(generation: str) -> float:
-    """Sustained over benchmark clock of a GPU generation, that of all when it was not seen."""
+    """Sustained over benchmark clock of a GPU generation, that of all when unseen; a CPU core holds its own."""
+    if generation == "cpu":
+        return 1.0
     found: dict[str, float] = table()["sustained"]
     return found.get(generation, found["all"])

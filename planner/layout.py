@@ -87,19 +87,24 @@ def _ends(load: list[float], capacity: float, chunks: int) -> list[int]:
 
 
 @lru_cache(maxsize=4096)
-def stage_counts(model: Model, seq_len: int, pp: int, vpp: int) -> tuple[tuple[int, ...], ...]:
-    """Layers of each column on each of the `pp` stages, exact."""
+def chunks(model: Model, seq_len: int, pp: int, vpp: int) -> tuple[range, ...]:
+    """Positions of `chain` that each of the pp · vpp chunks holds, in order of depth."""
     columns = chain(model)
     weight = weights(model, seq_len)
     lightest = min(x for x in weight if x > 0.0)
     load = [max(weight[column], 1e-3 * lightest) for column in columns]
     ends = cut(load, pp * vpp)
+    return tuple(range(start, end) for start, end in zip((0, *ends), ends, strict=False))
+
+
+@lru_cache(maxsize=4096)
+def stage_counts(model: Model, seq_len: int, pp: int, vpp: int) -> tuple[tuple[int, ...], ...]:
+    """Layers of each column on each of the `pp` stages, exact."""
+    columns = chain(model)
     content: list[Counter[int]] = [Counter() for _ in range(pp)]
-    start = 0
-    for chunk, end in enumerate(ends):
-        content[chunk % pp].update(columns[start:end])
-        start = end
-    return tuple(tuple(stage[column] for column in range(len(weight))) for stage in content)
+    for chunk, held in enumerate(chunks(model, seq_len, pp, vpp)):
+        content[chunk % pp].update(columns[position] for position in held)
+    return tuple(tuple(stage[column] for column in range(len(layer_kinds(model)))) for stage in content)
 
 
 def layout(model: Model, seq_len: int, pp: int, vpp: int) -> Layout:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+import hwprofiles.calibration
 from hwprofiles import load
 from planner import catalog, stack
+from planner.calibrated import calibrated
 from planner.errors import Fault, InputError
 from planner.estimate import Estimate, estimate
 from planner.interval import interval
@@ -26,12 +29,16 @@ HOUR, DAY = 3600.0, 86400.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A strategy (`degrees`, and the choices in `setting`) for inputs that are known by reference."""
+    """A strategy (`degrees`, and the choices in `setting`) for inputs that are known by reference.
+
+    `calibration` is the file whose numbers are in `setting`, empty when the profiles are used as they are.
+    """
 
     model_name: str
     cluster_name: str
     setting: Setting
     degrees: Degrees
+    calibration: str = ""
 
     @property
     def case(self) -> Case:
@@ -46,15 +53,26 @@ class Plan:
             raise InputError(*faults)
 
 
-def prepare(model: str, cluster: str, gpus: int, workload: Workload, choices: Choices, stack_name: str) -> Plan:
+def prepare(
+    model: str,
+    cluster: str,
+    gpus: int,
+    workload: Workload,
+    choices: Choices,
+    stack_name: str,
+    calibration: str = "",
+) -> Plan:
     """Resolve the names into a plan of default degrees; InputError with the faults of every input at once."""
     faults: list[Fault] = []
     found: list[Any] = []
-    for resolve in (
+    resolvers: list[Callable[[], Any]] = [
         lambda: catalog.load(model),
         lambda: load.cluster(cluster, gpus),
         lambda: stack.load(stack_name),
-    ):
+    ]
+    if calibration:
+        resolvers.append(lambda: hwprofiles.calibration.load(calibration))
+    for resolve in resolvers:
         try:
             found.append(resolve())
         except InputError as error:
@@ -62,7 +80,9 @@ def prepare(model: str, cluster: str, gpus: int, workload: Workload, choices: Ch
     if faults:
         raise InputError(*faults)
     setting = Setting(found[0], found[1], workload, choices, found[2])
-    return Plan(model, cluster, setting, Degrees(gpus))
+    if calibration:
+        setting = calibrated(setting, found[3])
+    return Plan(model, cluster, setting, Degrees(gpus), calibration)
 
 
 def peak_flops(setting: Setting) -> float:
@@ -169,7 +189,12 @@ def plan_json(plan: Plan) -> Json:
     return {
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version(),
-        "inputs": {"model": plan.model_name, "cluster": plan.cluster_name, "stack": setting.stack.name},
+        "inputs": {
+            "model": plan.model_name,
+            "cluster": plan.cluster_name,
+            "stack": setting.stack.name,
+            **({"calibration": plan.calibration} if plan.calibration else {}),
+        },
         "model": model_json(setting.model, workload.seq_len),
         "cluster": cluster_json(setting),
         "workload": {"seq_len": workload.seq_len, "global_batch": workload.global_batch, "tokens": workload.tokens},
@@ -186,21 +211,27 @@ def provenance(plan: Plan) -> list[dict[str, str]]:
         fingerprint("model", plan.model_name, setting.model),
         fingerprint("cluster", plan.cluster_name, setting.cluster),
         fingerprint("stack", setting.stack.name, setting.stack),
+        *([fingerprint("calibration", plan.calibration, plan.calibration)] if plan.calibration else []),
     ]
 
 
 def read(path: Path) -> Plan:
     """The plan in a plan.json; InputError when it is not one or no longer legal."""
-    data = read_json(path)
-    found = stated(data, str(path))
+    return of_json(read_json(path), str(path))
+
+
+def of_json(data: Json, where: str) -> Plan:
+    """The plan in the object of a plan.json; InputError when it is not one or no longer legal."""
+    found = stated(data, where)
     gpus = int(found.degrees.world)
-    plan = prepare(found.model, found.cluster, gpus, found.workload, found.choices, found.stack)
+    names = (found.model, found.cluster, gpus, found.workload, found.choices, found.stack, found.calibration)
+    plan = prepare(*names)
     plan = replace(plan, degrees=found.degrees)
     plan.check()
     expected = strategy_json(plan.setting, plan.degrees)
     written = data["estimate"]["strategy"]
     faults = [
-        Fault(f"{path}: estimate.strategy.{name}", f"the other degrees make it {expected[name]}", written.get(name))
+        Fault(f"{where}: estimate.strategy.{name}", f"the other degrees make it {expected[name]}", written.get(name))
         for name in ("dp", "edp", "micro_batches")
         if written.get(name) != expected[name]
     ]

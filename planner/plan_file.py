@@ -32,6 +32,7 @@ class Stated:
     workload: Workload
     degrees: Degrees
     choices: Choices
+    calibration: str = ""
 
 
 @dataclass
@@ -111,22 +112,27 @@ def stated(data: dict[str, Any], where: str) -> Stated:
     chosen = {name: reader.choice(f"{STRATEGY}.{name}", known) for name, known in options.items()}
     # written as false without tensor parallelism, where it changes nothing
     sequence_parallel = reader.flag(f"{STRATEGY}.sequence_parallel") or degrees.tp == 1
+    inputs = data.get("inputs")
+    calibration = reader.name("inputs.calibration") if isinstance(inputs, dict) and "calibration" in inputs else ""
     if reader.faults:
         raise InputError(*reader.faults)
     choices = Choices(**chosen, sequence_parallel=sequence_parallel)
-    return Stated(model, cluster, stack, workload, degrees, choices)
+    return Stated(model, cluster, stack, workload, degrees, choices, calibration)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; every way in which it may be none is one sentence."""
+def read_json(path: Path, name: str = "plan.json", make: str = MAKE) -> dict[str, Any]:
+    """The JSON object in a file; every way in which it may be none is one sentence.
+
+    `name` is what such a file is called, `make` how to get one.
+    """
     if path.is_dir():
-        raise InputError(Fault(str(path), "is a directory; expected a plan.json"))
+        raise InputError(Fault(str(path), f"is a directory; expected a {name}"))
     try:
         if path.stat().st_size > LARGEST_FILE * 2**20:
-            raise InputError(Fault(str(path), f"is larger than {LARGEST_FILE} MiB; expected a plan.json"))
+            raise InputError(Fault(str(path), f"is larger than {LARGEST_FILE} MiB; expected a {name}"))
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
     except FileNotFoundError:
-        raise InputError(Fault(str(path), f"does not exist; {MAKE}")) from None
+        raise InputError(Fault(str(path), f"does not exist; {make}")) from None
     except UnicodeDecodeError as error:
         raise InputError(Fault(str(path), f"is not UTF-8 text (byte {error.start})")) from None
     except json.JSONDecodeError as error:
@@ -135,11 +141,11 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(Fault(str(path), f"can't be read: {error.strerror}")) from None
     except RecursionError:
-        raise InputError(Fault(str(path), "is not a plan: its JSON is nested too deeply")) from None
+        raise InputError(Fault(str(path), f"is not a {name}: its JSON is nested too deeply")) from None
     except ValueError as error:
         raise InputError(Fault(str(path), f"is not valid JSON: {error}")) from None
     if not isinstance(data, dict):
-        raise InputError(Fault(str(path), f"holds a JSON {type(data).__name__}; expected the object of a plan.json"))
+        raise InputError(Fault(str(path), f"holds a JSON {type(data).__name__}; expected the object of a {name}"))
     return data
 
 

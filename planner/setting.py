@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hwprofiles.spec import Cluster, Gpu, Tier
 from planner import fitted
@@ -37,13 +37,27 @@ class Setting:
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
-        """Tiers of the network, innermost first."""
-        return self.cluster.tiers
+        """Tiers of the network, innermost first, with the host's work for each collective in their launch."""
+        gap = self.stack.collective_gap
+        return (
+            tuple(replace(tier, launch=tier.launch + gap) for tier in self.cluster.tiers) if gap else self.cluster.tiers
+        )
 
     @property
     def precision(self) -> Precision:
         """The number format of the matrix multiplies."""
         return PRECISIONS[self.choices.precision]
+
+    @property
+    def weight(self) -> float:
+        """Bytes of a resident weight; a GPU with fp4 multiplies fp8 in any orientation and needs no transposed copy."""
+        spare = self.precision.name == "fp8" and "fp4" in self.gpu.peak
+        return self.precision.weight - spare * 1.0
+
+    @property
+    def value(self) -> float:
+        """Bytes of an activation or of a value in a message."""
+        return self.precision.value
 
     @property
     def optimizer(self) -> Optimizer:

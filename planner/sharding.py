@@ -15,10 +15,11 @@ from planner.strategy import Degrees
 
 @dataclass(frozen=True)
 class Held:
-    """Parameters per rank, before any ZeRO sharding."""
+    """Parameters per rank, before any ZeRO sharding, and the `tensors` they come in."""
 
     dense: Num
     expert: Num
+    tensors: Num
 
 
 @formula(unit="parameters", source="Narayanan 2021; Megatron-Core parallel folding: experts over ep · etp")
@@ -26,12 +27,14 @@ def held(layer: Layer, degrees: Degrees) -> Held:
     """Parameters of `layer` on one rank."""
     dense: Num = 0.0
     expert: Num = 0.0
+    tensors = 0.0
     for part in layer.parts:
+        tensors += isinstance(part, Linear | Vector | Table) + (isinstance(part, Linear) and part.bias)
         if isinstance(part, Linear | Vector) and part.expert:
             expert = expert + _size(part, degrees.etp) * (part.copies / degrees.ep)
         else:
             dense = dense + _size(part, degrees.tp)
-    return Held(dense, expert)
+    return Held(dense, expert, tensors)
 
 
 @formula(unit="parameters", source="layers of each kind on the stage; a tied output matrix is held once")
@@ -42,7 +45,8 @@ def stage_held(each: tuple[Held, ...], counts: tuple[Count, ...], model: Model, 
     if model.tied:
         embedding, head = counts[len(model.kinds)], counts[len(model.kinds) + 1]
         dense = dense - np.minimum(embedding, head) * (model.vocab * model.hidden / degrees.tp)
-    return Held(dense, expert)
+    tensors: Num = sum(n * has.tensors for n, has in zip(counts, each, strict=True))
+    return Held(dense, expert, tensors)
 
 
 def pointwise_rows(part: Pointwise, setting: Setting, degrees: Degrees) -> Num:

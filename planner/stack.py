@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -24,6 +24,10 @@ class Stack:
     [s] per local expert and layer. `jitter`: share of the compute lost to stragglers per e-fold of GPUs beyond eight.
     `step_overhead` [s]: host work once per step (data, logging, gradient norm). `allocator`: reserved over allocated
     memory. A negative overlap means that the traffic costs more than alone (it shares the GPU with computation).
+    What only an eager stack pays: `pointwise_kernels` launched by one memory-bound part (1: fused), and the host's work
+    [s] per collective or message (`collective_gap`), per pass of a micro-batch over a chunk (`pass_gap`) and per
+    parameter tensor in the update (`tensor_gap`), whose traffic is `optimizer_traffic` times that of one fused kernel.
+    `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo).
     """
 
     name: str
@@ -44,6 +48,12 @@ class Stack:
     jitter: float
     step_overhead: float
     allocator: float
+    pointwise_kernels: float = 1.0
+    collective_gap: float = 0.0
+    pass_gap: float = 0.0
+    tensor_gap: float = 0.0
+    optimizer_traffic: float = 1.0
+    scatter_by_reduce: bool = False
 
 
 def names() -> list[str]:
@@ -58,7 +68,8 @@ def load(name: str) -> Stack:
         raise InputError(Fault("--stack", f"expected one of {', '.join(names())}", name, nearest(name, names())))
     data = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
     data |= fitted.of_stack(name)
-    return Stack(name=name, **{f.name: data[f.name] for f in fields(Stack) if f.name != "name"})
+    stated = [f.name for f in fields(Stack) if f.name != "name" and (f.default is MISSING or f.name in data)]
+    return Stack(name=name, **{field: data[field] for field in stated})
 
 
 def _folder() -> Traversable:

@@ -13,6 +13,8 @@ from planner.formula import Num, formula
 
 @formula(unit="s", source="NCCL src/graph/tuning.cc (the algorithm of least predicted time)")
 def all_reduce(volume: Num, way: Path) -> Num:
-    """The least of ring, tree and hierarchical all-reduce."""
-    flat = np.minimum(ring_all_reduce(volume, way), tree_all_reduce(volume, way))
-    return np.minimum(flat, hierarchical_all_reduce(volume, way))
+    """The least of ring, tree and hierarchical all-reduce; the ring where ranks share cores (gloo has no other)."""
+    ring = ring_all_reduce(volume, way)
+    best = np.minimum(np.minimum(ring, tree_all_reduce(volume, way)), hierarchical_all_reduce(volume, way))
+    chosen: Num = np.where(way.lockstep, ring, best)
+    return chosen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ class Path:
     `members[k]` ranks inside one domain of tier k; `hops` [s] the latency of one walk around the ring, each boundary
     crossed once by each domain below it; `rate` [B/s] what a ring carries and `flow` [B/s] what one point-to-point flow
     carries over the worst boundary; `launch` [s], `latency` [s] and `fill` [B] of the outermost tier crossed, 0 for a
-    group of one.
+    group of one; `lockstep` whether that tier makes every step of a ring wait.
     """
 
     group: Group
@@ -39,6 +40,7 @@ class Path:
     launch: Num
     latency: Num
     fill: Num
+    lockstep: Any
 
 
 def members(group: Group, domain: int) -> Num:
@@ -61,6 +63,7 @@ def path(group: Group, tiers: Tiers) -> Path:
     launch: Num = 0.0
     latency: Num = 0.0
     fill: Num = 0.0
+    lockstep: Any = False
     link = np.inf
     found = []
     for level, tier in enumerate(tiers):
@@ -71,12 +74,15 @@ def path(group: Group, tiers: Tiers) -> Path:
         rate = np.where(crossed, np.minimum(rate, inside * own), rate)
         flow = np.where(crossed, np.minimum(flow, np.minimum(link, inside * own)), flow)
         hops = hops + (group.size / inside - group.size / within) * tier.latency
+        if tier.lockstep:
+            hops = np.where(crossed, (group.size - 1) * tier.latency, hops)
+            lockstep = lockstep | crossed
         launch = np.where(crossed, tier.launch, launch)
         latency = np.where(crossed, tier.latency, latency)
         fill = np.where(crossed, tier.fill, fill)
         found.append(within)
         inside = within
-    return Path(group, tiers, tuple(found), hops, rate, flow, launch, latency, fill)
+    return Path(group, tiers, tuple(found), hops, rate, flow, launch, latency, fill, lockstep)
 
 
 def depth(way: Path) -> Num:

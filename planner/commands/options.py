@@ -68,12 +68,14 @@ class Common:
     precision: str
     optimizer: str
     stack: str
+    calibration: str | None
 
     def plan(self, gpus: int, cluster: str | None = None) -> Plan:
         """Resolve everything; InputError with all faults."""
         workload = Workload(self.seq_len, self.global_batch, float(self.tokens))
         choices = Choices(precision=self.precision, optimizer=self.optimizer)
-        return prepare(self.model, cluster or self.cluster, gpus, workload, choices, self.stack)
+        names = (self.model, cluster or self.cluster, gpus, workload, choices, self.stack)
+        return prepare(*names, self.calibration or "")
 
 
 def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -101,4 +103,5 @@ _OPTIONS = (
     click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),
     click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True),
     click.option("--stack", default="nemo", show_default=True, help="Software stack."),
+    click.option("--calibration", metavar="FILE", help="Numbers measured by `plan calibrate` over the profiles."),
 )

@@ -14,7 +14,6 @@ from planner.cost.overlap import exposed
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Table
 from planner.model import Layer
-from planner.precision import BF16
 from planner.setting import Setting, tokens
 from planner.strategy import Degrees
 
@@ -33,9 +32,9 @@ def tensor_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float)
     for part in layer.parts:
         width = _boundary(part)
         if width and isinstance(part, Linear) and part.expert:
-            total = total + _pair(routed * part.active * width * BF16, folded, shared=True)
+            total = total + _pair(routed * part.active * width * setting.value, folded, setting, shared=True)
         elif width:
-            total = total + _pair(rows * width * BF16, across, shared=shared)
+            total = total + _pair(rows * width * setting.value, across, setting, shared=shared)
     return 0.5 * passes * total * (1.0 - setting.stack.tensor_overlap)
 
 
@@ -50,10 +49,11 @@ def _boundary(part: object) -> int:
     return 0
 
 
-def _pair(volume: Num, way: Path, *, shared: bool) -> Num:
+def _pair(volume: Num, way: Path, setting: Setting, *, shared: bool) -> Num:
     """The forward and the backward collective at one boundary: gather and scatter mirror each other."""
     if shared:
-        return all_gather(volume, way) + reduce_scatter(volume, way)
+        scatter = all_reduce if setting.stack.scatter_by_reduce else reduce_scatter
+        return all_gather(volume, way) + scatter(volume, way)
     return all_reduce(volume, way)
 
 
@@ -68,7 +68,7 @@ def context_time(layer: Layer, setting: Setting, degrees: Degrees, core: Num, co
         if isinstance(part, Core):
             heads = np.maximum(part.kv_heads / degrees.tp, 1.0)
             state = degrees.micro_batch * part.heads / degrees.tp * part.qk_dim * part.v_dim
-            volume = BF16 * (state if part.linear else rows * heads * (part.qk_dim + part.v_dim))
+            volume = setting.value * (state if part.linear else rows * heads * (part.qk_dim + part.v_dim))
             ahead = (degrees.cp - 1) * point_to_point(volume, ring)
             behind = (degrees.cp - 1) * point_to_point(2.0 * volume, ring)
             total = total + exposed(ahead, core, share) + exposed(behind, core_backward, share)
@@ -83,5 +83,5 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
         return 0.0
     way = path(groups(degrees, setting.choices).ep, setting.tiers)
     rows = tokens(setting, degrees) / degrees.tp
-    once = all_to_all(rows, BF16 * routed[0].inputs, float(routed[0].active), way)
+    once = all_to_all(rows, setting.value * routed[0].inputs, float(routed[0].active), way)
     return exposed(2.0 * passes * once, window, setting.stack.expert_overlap)

@@ -11,7 +11,6 @@ from planner.cost.groups import groups
 from planner.cost.kernels import traffic
 from planner.cost.overlap import exposed
 from planner.formula import Count, Num, formula
-from planner.precision import BF16
 from planner.setting import Setting
 from planner.sharding import Held
 from planner.strategy import Degrees
@@ -50,17 +49,19 @@ def _traffic(size: Num, group: Group, layers: Num, setting: Setting, degrees: De
     ways = group.size / degrees.replicas
     shard = path(Group(ways, group.stride), tiers)
     copies = path(Group(degrees.replicas, group.stride * ways), tiers)
-    reduce = calls * reduce_scatter(size * gradient / calls, shard)
+    scatter = all_reduce if setting.stack.scatter_by_reduce else reduce_scatter
+    reduce = calls * scatter(size * gradient / calls, shard)
     across = all_reduce(size * gradient / ways, copies)
-    gather = calls * all_gather(size * BF16 / calls, shard)
+    gather = calls * all_gather(size * setting.value / calls, shard)
     return (reduce + across) * (size > 0), gather * (size > 0)
 
 
-@formula(unit="s", source="bytes read and written per parameter over the achieved HBM bandwidth")
+@formula(unit="s", source="bytes read and written per parameter over the achieved HBM bandwidth; the host's work")
 def optimizer_time(stage: Held, setting: Setting, degrees: Degrees) -> Num:
     """One optimizer step on the states that a rank owns."""
     owned: Num = stage.dense + stage.expert
     if setting.choices.zero > 0:
         shards = degrees.dp * degrees.cp / degrees.replicas
         owned = stage.dense / shards + stage.expert / (degrees.edp / degrees.replicas)
-    return traffic(owned * setting.optimizer.traffic, setting.gpu)
+    stack, moved = setting.stack, owned * setting.optimizer.traffic
+    return traffic(moved * stack.optimizer_traffic, setting.gpu) + stage.tensors * stack.tensor_gap

@@ -50,13 +50,13 @@ def grouped_matmul(
 
 
 @formula(unit="FLOP/s", source="FlashAttention 2-4: tensor rate, softmax exponential, saturation with the sequence")
-def attention_rate(seq_len: float, head_dim: float, peak: float, curve: AttentionCurve) -> Num:
+def attention_rate(seq_len: Num, head_dim: Num, peak: float, curve: AttentionCurve) -> Num:
     """Forward rate of a fused attention kernel."""
     per_flop = 1.0 / curve.efficiency + curve.flop_per_exp / head_dim
     return peak / per_flop / (1.0 + curve.seq_half / seq_len)
 
 
 @formula(unit="s", source="bytes over achieved HBM bandwidth, plus the floor of one kernel")
-def pointwise(volume: Num, gpu: Gpu) -> Num:
+def pointwise(volume: Num, launch: float, gpu: Gpu) -> Num:
     """One memory-bound kernel that moves `volume` [B]."""
-    return gpu.matmul["bf16"].launch + traffic(volume, gpu)
+    return launch + traffic(volume, gpu)

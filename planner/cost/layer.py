@@ -87,12 +87,17 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
 
 @formula(unit="s", source="kernels that the host launches, times the idle time that it leaves per kernel")
 def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
-    """Forward and backward idle time of one part: one kernel forward, two backward for a matrix multiply."""
+    """Forward and backward idle time of one part: one kernel forward, two backward for a matrix multiply.
+
+    Memory-bound work is as many kernels as the stack takes for it.
+    """
     gap, each = setting.stack.kernel_gap, setting.stack.expert_gap
     if isinstance(part, Linear):
         local = each * (part.copies / degrees.ep) if part.expert else 0.0
         return gap + local, 2.0 * (gap + local)
-    return (gap, gap) if isinstance(part, Core | Pointwise) else (0.0, 0.0)
+    if isinstance(part, Pointwise):
+        return gap * setting.stack.pointwise_kernels, gap * setting.stack.pointwise_kernels
+    return (gap, gap) if isinstance(part, Core) else (0.0, 0.0)
 
 
 def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
@@ -112,9 +117,9 @@ def linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, 
     form, peak, curve = _form(part, setting)
     gpu, accumulate = setting.gpu, 2.0 * setting.stack.gradient_bytes
     operands = form * (rows * inner + inner * columns)
-    ahead = kernels.matmul(rows, columns, inner, operands + 2.0 * rows * columns, peak, curve, gpu)
+    ahead = kernels.matmul(rows, columns, inner, operands + setting.value * rows * columns, peak, curve, gpu)
     down = kernels.matmul(
-        rows, inner, columns, form * (rows * columns + inner * columns) + 2.0 * rows * inner, peak, curve, gpu
+        rows, inner, columns, form * (rows * columns + inner * columns) + setting.value * rows * inner, peak, curve, gpu
     )
     moved = form * rows * (inner + columns) + accumulate * inner * columns
     wide = kernels.matmul(inner, columns, rows, moved, peak, curve, gpu)
@@ -132,12 +137,10 @@ def expert_linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tupl
     form, peak, _ = _form(part, setting)
     gpu, accumulate = setting.gpu, 2.0 * setting.stack.gradient_bytes
     matrices = local * inner * columns
-    ahead = kernels.grouped_matmul(
-        local, rows, columns, inner, form * (spread * inner + matrices) + 2.0 * spread * columns, peak, gpu.grouped, gpu
-    )
-    down = kernels.grouped_matmul(
-        local, rows, inner, columns, form * (spread * columns + matrices) + 2.0 * spread * inner, peak, gpu.grouped, gpu
-    )
+    out = form * (spread * inner + matrices) + setting.value * spread * columns
+    back = form * (spread * columns + matrices) + setting.value * spread * inner
+    ahead = kernels.grouped_matmul(local, rows, columns, inner, out, peak, gpu.grouped, gpu)
+    down = kernels.grouped_matmul(local, rows, inner, columns, back, peak, gpu.grouped, gpu)
     wide = kernels.grouped_matmul(
         local, inner, columns, rows, form * spread * (inner + columns) + accumulate * matrices, peak, gpu.grouped, gpu
     )
@@ -149,12 +152,13 @@ def expert_linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tupl
 
 
 def pointwise_time(part: Pointwise, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
-    """Forward and backward traffic of memory-bound work, in bf16."""
+    """Forward and backward traffic of memory-bound work, in the base type."""
     rows = pointwise_rows(part, setting, degrees)
-    moved = 2.0 * rows * part.width * setting.stack.pointwise_traffic
+    moved = setting.value * rows * part.width * setting.stack.pointwise_traffic
     gpu = setting.gpu
-    ahead = kernels.pointwise(moved * part.forward, gpu) if part.forward else 0.0
-    return ahead, kernels.pointwise(moved * part.backward, gpu) if part.backward else 0.0
+    launch = gpu.matmul[setting.precision.base].launch
+    ahead = kernels.pointwise(moved * part.forward, launch, gpu) if part.forward else 0.0
+    return ahead, kernels.pointwise(moved * part.backward, launch, gpu) if part.backward else 0.0
 
 
 @formula(unit="s", source="FLOP of the attention product over the kernel's rate; unfused: the seq² tensors through HBM")
@@ -164,9 +168,9 @@ def core_time(part: Core, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
     rows = tokens(setting, degrees)
     flop: Num = rows / degrees.tp * core_flops(part, seq_len, causal=setting.stack.flash_attention)
     reach = float(min(seq_len, part.window or seq_len))
-    peak = gpu.peak["bf16"] * setting.sustained * setting.stack.attention_rate
+    peak = gpu.peak[setting.precision.base] * setting.sustained * setting.stack.attention_rate
     rate: Num = kernels.attention_rate(reach, 0.5 * (part.qk_dim + part.v_dim), peak, gpu.attention)
-    launch = gpu.matmul["bf16"].launch
+    launch = gpu.matmul[setting.precision.base].launch
     ahead: Num = launch + flop / rate
     behind: Num = launch + kernels.BACKWARD_FLOP * flop / (rate * gpu.attention.backward_rate)
     if not setting.stack.flash_attention and not part.linear:
@@ -178,8 +182,9 @@ def core_time(part: Core, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
 def _form(part: Linear, setting: Setting) -> tuple[float, float, MatmulCurve]:
     """Operand bytes, peak FLOP/s and efficiency curve of a matrix multiply."""
     gpu, precision = setting.gpu, setting.precision
-    if part.label not in LOW_PRECISION or precision.name == "bf16":
-        return 2.0, gpu.peak["bf16"] * setting.sustained, gpu.matmul["bf16"]
+    base = precision.base
+    if part.label not in LOW_PRECISION or precision.name == base:
+        return precision.value, gpu.peak[base] * setting.sustained, gpu.matmul[base]
     return precision.operand, gpu.peak[precision.peak] * setting.sustained, gpu.matmul[precision.name]
 
 

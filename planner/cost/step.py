@@ -15,7 +15,6 @@ from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
 from planner.formula import Count, Num, formula
 from planner.layout import Layout
-from planner.precision import BF16
 from planner.schedules.base import Schedule
 from planner.setting import Setting, micro_batch_count, sharded_tokens
 from planner.sharding import Held, stage_held
@@ -76,10 +75,11 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     waiting: Num = slowest - mean.total
     forward, backward = mean.ahead, mean.behind
     largest = largest_stage(costs, layout, setting, degrees)
+    passes = degrees.vpp * (2.0 + schedule.splits_backward)
     layers: Num = reduce(np.maximum, [sum(counts) * 1.0 for counts in layout.counts])
     return StepTime(
         compute=micro_batches * (mean.forward + mean.backward),
-        launch=micro_batches * (mean.launch_forward + mean.launch_backward),
+        launch=micro_batches * (mean.launch_forward + mean.launch_backward + passes * setting.stack.pass_gap),
         recompute=micro_batches * mean.recompute,
         tensor=micro_batches * mean.tensor,
         context=micro_batches * mean.context,
@@ -115,18 +115,19 @@ def mean_stage(costs: tuple[LayerCost, ...], layout: Layout, degrees: Degrees) -
 
 
 def largest_stage(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, degrees: Degrees) -> Held:
-    """The most dense and the most expert parameters that a stage holds per rank."""
+    """The most dense and expert parameters, and the most tensors, that a stage holds per rank."""
     each = tuple(cost.held for cost in costs)
     stages = [stage_held(each, counts, setting.model, degrees) for counts in layout.counts]
     dense: Num = reduce(np.maximum, [stage.dense for stage in stages])
     expert: Num = reduce(np.maximum, [stage.expert for stage in stages])
-    return Held(dense, expert)
+    tensors: Num = reduce(np.maximum, [stage.tensors for stage in stages])
+    return Held(dense, expert, tensors)
 
 
 @formula(unit="s", source="Narayanan 2021 sec. 3.3.1: activations of one micro-batch to the next stage, gradients back")
 def pipeline_time(schedule: Schedule, micro_batches: Count, setting: Setting, degrees: Degrees) -> Num:
     """Exposed sends of a stage in one step."""
-    volume = BF16 * sharded_tokens(setting, degrees) * setting.model.hidden
+    volume = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
     one = point_to_point(volume, path(groups(degrees, setting.choices).pp, setting.tiers))
     sends = schedule.sends(degrees.pp, degrees.vpp, micro_batches)
     total: Num = 2.0 * sends * one * (1.0 - setting.stack.pipeline_overlap)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from hwprofiles.spec import Cluster
 from planner.estimate import estimate
 from planner.plan import Json, Plan
-from planner.precision import PRECISIONS
 from planner.setting import Setting
 
 STEP = 0.10
@@ -33,7 +32,7 @@ def _step(plan: Plan, change: Change, factor: float) -> float:
 
 def _inputs(setting: Setting) -> dict[str, tuple[str, Change]]:
     """Every hardware number that the step time reads, as a change of the cluster."""
-    peaks = dict.fromkeys(("bf16", PRECISIONS[setting.choices.precision].peak))
+    peaks = dict.fromkeys((setting.precision.base, setting.precision.peak))
     found: dict[str, tuple[str, Change]] = {f"gpu.peak.{kind}": (f"{kind} peak FLOP/s", _peak(kind)) for kind in peaks}
     found["gpu.hbm_bandwidth"] = ("HBM bandwidth", _gpu("hbm_bandwidth"))
     found["gpu.grouped.efficiency"] = ("expert GEMM efficiency", _grouped)

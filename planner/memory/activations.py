@@ -8,7 +8,7 @@ from __future__ import annotations
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer
-from planner.precision import BF16, FP32, LOW_PRECISION
+from planner.precision import FP32, LOW_PRECISION
 from planner.setting import Setting, sharded_tokens, tokens
 from planner.sharding import pointwise_rows
 from planner.strategy import Degrees
@@ -20,7 +20,7 @@ UNFUSED_SCORES = 5.0  # bytes per score: softmax output, dropout mask and dropou
 def layer_activations(layer: Layer, setting: Setting, degrees: Degrees, recompute: str) -> Num:
     """Saved bytes of one micro-batch in one layer on one rank under `recompute` (none, selective or full)."""
     if recompute == "full":
-        kept: Num = BF16 * sharded_tokens(setting, degrees) * setting.model.hidden
+        kept: Num = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
         return kept
     selective = recompute == "selective"
     total: Num = 0.0
@@ -36,14 +36,14 @@ def _saved(part: Part, setting: Setting, degrees: Degrees, *, selective: bool) -
     if isinstance(part, Core):
         return _core(part, setting, degrees, selective=selective)
     if isinstance(part, Pointwise):
-        return BF16 * part.saved * part.width * pointwise_rows(part, setting, degrees)
+        return setting.value * part.saved * part.width * pointwise_rows(part, setting, degrees)
     return 0.0
 
 
 def _input(part: Linear, setting: Setting, degrees: Degrees) -> Num:
     """Bytes of the input kept for the weight gradient."""
     low = part.label in LOW_PRECISION
-    each = setting.precision.saved if low else BF16
+    each = setting.precision.saved if low else setting.value
     if part.expert:
         spread = degrees.etp if part.cut is Cut.COLUMN else 1
         return each * part.inputs * part.active * (tokens(setting, degrees) / degrees.tp * spread)
@@ -58,7 +58,7 @@ def _core(part: Core, setting: Setting, degrees: Degrees, *, selective: bool) ->
     widths = part.heads * part.qk_dim + part.kv_heads * (part.qk_dim + part.v_dim)
     total: Num = FP32 * part.heads * rows
     if not (selective and part.rebuilt):
-        total = total + BF16 * widths * rows
+        total = total + setting.value * widths * rows
     if not setting.stack.flash_attention and not selective:
         total = total + UNFUSED_SCORES * part.heads * setting.workload.seq_len * rows
     return total

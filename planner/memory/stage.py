@@ -12,7 +12,7 @@ from planner.formula import Count, Num, formula
 from planner.layers.base import Cut, Linear
 from planner.layout import layer_kinds
 from planner.memory.activations import layer_activations
-from planner.precision import BF16, FP32
+from planner.precision import FP32
 from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
 from planner.sharding import Held, stage_held
 from planner.strategy import Degrees
@@ -128,9 +128,9 @@ def _states(dense: Num, expert: Num, shared: Common, setting: Setting) -> tuple[
     sharded: Num = dense / shared.dense_ways + expert / shared.expert_ways
     whole: Num = dense + expert
     return (
-        (sharded if zero >= 3 else whole) * precision.weight,
+        (sharded if zero >= 3 else whole) * setting.weight,
         (sharded if zero >= 2 else whole) * setting.stack.gradient_bytes,
-        (sharded if zero >= 1 else whole) * setting.optimizer.state,
+        (sharded if zero >= 1 else whole) * (setting.optimizer.state - (0.0 if precision.master else FP32)),
     )
 
 
@@ -138,11 +138,11 @@ def _buffers(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) 
     """Gathered tokens of tp, exchanged tokens of ep, sends of pp, and the two layers that ZeRO-3 has gathered."""
     hidden, model = setting.model.hidden, setting.model
     rows = tokens(setting, degrees)
-    gathered = 2.0 * BF16 * rows * hidden * (degrees.tp > 1)
-    exchanged = 4.0 * BF16 * (rows / degrees.tp) * max(model.topk, 1) * hidden * (degrees.ep * degrees.etp > 1)
-    sends = 4.0 * BF16 * sharded_tokens(setting, degrees) * hidden * (degrees.pp > 1)
+    gathered = 2.0 * setting.value * rows * hidden * (degrees.tp > 1)
+    exchanged = 4.0 * setting.value * (rows / degrees.tp) * max(model.topk, 1) * hidden * (degrees.ep * degrees.etp > 1)
+    sends = 4.0 * setting.value * sharded_tokens(setting, degrees) * hidden * (degrees.pp > 1)
     total: Num = gathered + exchanged + sends
     if setting.choices.zero >= 3:
         unit: Num = reduce(np.maximum, [cost.held.dense + cost.held.expert for cost in costs])
-        total = total + unit * (2.0 * BF16 + FP32)
+        total = total + unit * (2.0 * setting.value + FP32)
     return total

@@ -19,6 +19,8 @@ from planner.validate.refusal import Refused
 from planner.validate.translate import translate
 
 Json = dict[str, Any]
+FIRST_STAGE = re.compile(r"MLCommons")
+"""Sources whose logging rank, on the first stage, prints its own peak; all others print the largest."""
 ALLOCATED, RESERVED = re.compile(r"MLCommons|SimuMax"), re.compile(r"torchtitan|ml-engineering")
 """Sources that print what torch has allocated or reserved; all others are taken to print what the driver reports."""
 
@@ -71,7 +73,7 @@ def predict(row: Row) -> Json:
 def price(plan: Plan, source: str) -> tuple[float, float]:
     """Step time [s] and peak memory [B] in the kind that the source prints (allocated, reserved or the driver's)."""
     found = estimate(plan.setting, plan.degrees)
-    used = float(found.peak)
+    used = float(found.stages[0].total if FIRST_STAGE.search(source) else found.peak)
     gpu, slack = plan.setting.gpu, plan.setting.stack.allocator
     if ALLOCATED.search(source):
         used = (used - gpu.reserve) / slack

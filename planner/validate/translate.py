@@ -46,6 +46,7 @@ WHOLE_GRAPH, PART_GRAPH = (
     0.97,
     0.5,
 )  # a graph of the iteration leaves the optimizer; one of attention and router the experts
+ACCUMULATED = 6.0  # DeepSpeed's BF16_Optimizer keeps bf16 gradients and their fp32 sums
 FORGIVEN = {"strategy.heads", "strategy.kv_heads", "strategy.widths", "strategy.sequence", "strategy.expert_widths"}
 """Rules that real runs break by padding or by uneven shards; the prediction takes the mean shard."""
 OFFLOADED = re.compile(r"cpu.?offload", re.IGNORECASE)
@@ -169,6 +170,8 @@ def _stack(row: Row) -> Stack:
     overlap = str(row.get("overlap") or "")
     if overlap.startswith("none"):
         found = replace(found, tensor_overlap=0.0, pipeline_overlap=0.0)
+    if "fp32 grad accumulation" in str(row.get("precision")) and found.name == "megatron-deepspeed":
+        found = replace(found, gradient_bytes=ACCUMULATED)
     if "NOT overlapped" in overlap:
         found = replace(found, gradient_overlap=0.0)
     recipe = (row.get("extra") or {}).get("recipe") or {}
