@@ -12,15 +12,18 @@ import click
 from planner.errors import EXIT, CheckFailed, InputError, NoPlan, RunFailed, nearest
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "calibrate": ("executor.commands.calibrate", "Measure this machine and fit the planner's formulas to it."),
     "capacity": (
         "planner.commands.capacity",
         "Charts over cluster sizes: time and cost to train, MFU, memory, the knee.",
     ),
+    "compare": ("executor.commands.compare", "Predicted beside measured, phase by phase."),
     "doctor": ("planner.commands.doctor", "What is installed, found and missing here."),
     "estimate": ("planner.commands.estimate", "Price one strategy of a model on a cluster."),
     "explain": ("planner.commands.explain", "Explain a plan: formulas, sources, waterfall, what matters."),
     "hardware": ("planner.commands.hardware", "Hardware profiles, each number with its source."),
     "models": ("planner.commands.models", "The model catalogue; parameters by part and FLOP per token."),
+    "place": ("planner.commands.place", "Place the experts of a plan on its GPUs by a routing trace."),
     "report": ("planner.commands.report", "Write a plan as one self-contained HTML page."),
     "run": ("executor.commands.run", "Train a plan's proxy for real on the ranks here."),
     "search": ("planner.commands.search", "Find the best plans of a model on a cluster."),

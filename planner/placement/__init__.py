@@ -1,0 +1,1 @@
+"""Where the experts of a layer stand: placement and replication by what the network really carries."""

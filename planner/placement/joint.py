@@ -1,0 +1,109 @@
+"""A placement planned for a layer: items, their nodes by search, their GPUs by packing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.placement.anneal import Problem, Weights, anneal
+from planner.placement.base import Floats, Grid, Ints, Placement, even
+from planner.placement.evaluate import serve
+from planner.placement.replicas import pack, replica_counts
+
+SAMPLE = 16_384  # planning tokens that the search looks at; more change the outcome less than a new seed
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Planning tokens of one layer: `ids` [tokens, topk] and `load` [experts] of all of them."""
+
+    ids: Ints
+    load: Floats
+
+
+def tokens_of(ids: Ints, experts: int, seed: int) -> Tokens:
+    """At most `SAMPLE` of the tokens for the search, the loads of all."""
+    load = np.bincount(ids.ravel(), minlength=experts).astype(float)
+    if ids.shape[0] > SAMPLE:
+        ids = ids[np.sort(np.random.default_rng(seed).choice(ids.shape[0], SAMPLE, replace=False))]
+    return Tokens(ids, load)
+
+
+def items_of(tokens: Tokens, slots: int, grid: Grid) -> Ints:
+    """The expert of each item [slots]: replicas for the least load per replica."""
+    count = replica_counts(tokens.load, slots, grid.gpus)
+    return np.repeat(np.arange(count.size), count)
+
+
+def balanced(tokens: Tokens, slots: int, grid: Grid) -> Placement:
+    """Loads alone: replicas packed on GPUs, the network ignored."""
+    expert = items_of(tokens, slots, grid)
+    load = _item_load(expert, tokens.load)
+    gpu = pack(load, expert, np.bincount(grid.slots(expert.size), minlength=grid.gpus))
+    return ordered(expert, gpu)
+
+
+def start_nodes(placement: Placement, expert: Ints, load: Floats, grid: Grid) -> Ints:
+    """The node of each item, as in `placement` where it holds as many replicas, the rest packed where there is room."""
+    room = np.bincount(grid.slots(expert.size) // grid.gpus_per_node, minlength=grid.nodes)
+    node = np.full(expert.size, -1, dtype=np.int64)
+    where: dict[int, list[int]] = {}
+    for e, g in zip(placement.slot_expert, placement.slot_gpu, strict=True):
+        where.setdefault(int(e), []).append(int(g) // grid.gpus_per_node)
+    for item, e in enumerate(expert):
+        spots = where.get(int(e), [])
+        if spots and room[spots[0]] > 0:
+            node[item] = spots.pop(0)
+            room[node[item]] -= 1
+    rest = np.flatnonzero(node < 0)
+    if rest.size:
+        fill = np.bincount(node[node >= 0], weights=load[node >= 0], minlength=grid.nodes)
+        for item in rest[np.argsort(-load[rest], kind="stable")]:
+            n = int(np.where(room > 0, fill, np.inf).argmin())
+            node[item], fill[n] = n, fill[n] + load[item]
+            room[n] -= 1
+    return node
+
+
+def joint(
+    tokens: Tokens,
+    slots: int,
+    grid: Grid,
+    start: Placement,
+    weights: Weights,
+    moves: int,
+    seed: int,
+    heat: float = 1.0,
+) -> Placement:
+    """Search from `start` for few nodes per token and even loads."""
+    expert = items_of(tokens, slots, grid)
+    load = _item_load(expert, tokens.load)
+    node = start_nodes(start, expert, load, grid)
+    if grid.nodes > 1:
+        placed = even(expert, np.arange(expert.size))
+        items = serve(placed, tokens.ids, tokens.load.size)
+        problem = Problem(items, expert, grid.nodes, grid.gpus_per_node)
+        node = anneal(problem, node, weights, moves, seed, heat)
+    return ordered(expert, _gpus(node, load, expert, grid))
+
+
+def _gpus(node: Ints, load: Floats, expert: Ints, grid: Grid) -> Ints:
+    """The GPU of each item: those of a node packed on its GPUs."""
+    room = np.bincount(grid.slots(expert.size), minlength=grid.gpus)
+    gpu = np.empty(expert.size, dtype=np.int64)
+    for n in range(grid.nodes):
+        mine = np.flatnonzero(node == n)
+        first = n * grid.gpus_per_node
+        gpu[mine] = first + pack(load[mine], expert[mine], room[first : first + grid.gpus_per_node])
+    return gpu
+
+
+def ordered(expert: Ints, gpu: Ints) -> Placement:
+    """The placement with its slots in order of GPU."""
+    order = np.lexsort((expert, gpu))
+    return even(expert[order], gpu[order])
+
+
+def _item_load(expert: Ints, load: Floats) -> Floats:
+    return np.asarray(load / np.maximum(np.bincount(expert, minlength=load.size), 1))[expert]
