@@ -40,6 +40,7 @@ DEFAULT = Rates()
 @click.option("--old", type=click.Path(path_type=Path, dir_okay=False), help="The placement in force.")
 @click.option("--budget", type=click.IntRange(0), help="Most slots of a layer that may change nodes.")
 @click.option("--horizon", type=Finite(1.0), default=1e5, show_default=True, help="Passes that pay a move back.")
+@click.option("--per-batch", is_flag=True, help="The dispatcher splits replicas batch by batch.")
 @click.option("--nic", default=f"{DEFAULT.nic / 1e9:g} GB/s", show_default=True, help="Of one NIC; a plan has its own.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write placement.json here.")
@@ -67,7 +68,17 @@ def command(
         raise InputError(Fault("--groups", f"must divide the {experts} experts", given["groups"]))
     old = read_placements(given["old"], experts, grid, layers) if given["old"] else None
     task = Task(
-        slots, grid, rates, expert, experts, given["groups"], old, given["budget"], given["horizon"], seed=given["seed"]
+        slots,
+        grid,
+        rates,
+        expert,
+        experts,
+        given["groups"],
+        old,
+        given["budget"],
+        given["horizon"],
+        seed=given["seed"],
+        per_batch=given["per_batch"],
     )
     if dry_run:
         talk(f"{layers} layers of {trace.tokens:,} tokens; the inputs are sound", quiet=quiet)

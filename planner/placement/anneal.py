@@ -21,9 +21,9 @@ def _as_it_is(**_options: bool) -> Any:
 
 
 try:
-    from numba import njit
+    from numba import njit as njit  # noqa: PLC0414  for the other compiled loops here
 except ImportError:  # correct without it, and some hundred times slower
-    njit = _as_it_is
+    njit = _as_it_is  # type: ignore[assignment]
 
 
 @dataclass(frozen=True)

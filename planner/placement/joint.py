@@ -75,17 +75,25 @@ def joint(
     moves: int,
     seed: int,
     heat: float = 1.0,
+    *,
+    linked: bool = False,
 ) -> Placement:
-    """Search from `start` for few nodes per token and even loads."""
+    """Search from `start` for few nodes per token and even loads.
+
+    `linked`: replicas stand on different nodes and every GPU gets one if it can, so that a dispatcher that splits
+    tokens per batch can level all loads.
+    """
     expert = items_of(tokens, slots, grid)
     load = _item_load(expert, tokens.load)
     node = start_nodes(start, expert, load, grid)
     if grid.nodes > 1:
         placed = even(expert, np.arange(expert.size))
         items = serve(placed, tokens.ids, tokens.load.size)
-        problem = Problem(items, expert, grid.nodes, grid.gpus_per_node)
+        apart = -(-int(np.bincount(expert).max()) // grid.nodes)  # as far from each other as they can stand
+        problem = Problem(items, expert, grid.nodes, apart if linked else grid.gpus_per_node)
         node = anneal(problem, node, weights, moves, seed, heat)
-    return ordered(expert, _gpus(node, load, expert, grid))
+    gpu = _gpus(node, load, expert, grid)
+    return ordered(expert, _linked(gpu, load, expert, grid) if linked else gpu)
 
 
 def _gpus(node: Ints, load: Floats, expert: Ints, grid: Grid) -> Ints:
@@ -96,6 +104,23 @@ def _gpus(node: Ints, load: Floats, expert: Ints, grid: Grid) -> Ints:
         mine = np.flatnonzero(node == n)
         first = n * grid.gpus_per_node
         gpu[mine] = first + pack(load[mine], expert[mine], room[first : first + grid.gpus_per_node])
+    return gpu
+
+
+def _linked(gpu: Ints, load: Floats, expert: Ints, grid: Grid) -> Ints:
+    """`gpu` after swaps inside nodes that give GPUs without a replicated expert one of the GPU with most of them."""
+    gpu, several = gpu.copy(), np.bincount(expert)[expert] > 1
+    for bare in np.flatnonzero(np.bincount(gpu, weights=several, minlength=grid.gpus) == 0):
+        count = np.bincount(gpu, weights=several, minlength=grid.gpus)
+        count[np.arange(grid.gpus) // grid.gpus_per_node != bare // grid.gpus_per_node] = 0
+        rich = int(count.argmax())
+        mine = np.flatnonzero(gpu == bare)
+        theirs = np.flatnonzero((gpu == rich) & several & ~np.isin(expert, expert[mine]))
+        if count[rich] < 2 or not mine.size or not theirs.size:
+            continue
+        best = int(np.abs(load[mine][:, None] - load[theirs][None, :]).argmin())
+        a, b = mine[best // theirs.size], theirs[best % theirs.size]
+        gpu[a], gpu[b] = rich, bare
     return gpu
 
 

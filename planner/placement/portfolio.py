@@ -15,15 +15,16 @@ from planner.placement.anneal import Weights
 from planner.placement.base import Answer, Expert, Grid, Ints, Metrics, Placement, Rates, Trace, half
 from planner.placement.bounds import balance_bound, nodes_bound
 from planner.placement.costs import migration, replica_sync
-from planner.placement.evaluate import evaluate
+from planner.placement.evaluate import evaluate, measure
 from planner.placement.joint import Tokens, balanced, joint, tokens_of
+from planner.placement.split import poured, serve
 
 Progress = Callable[[str, int, int], None]
 
 WEIGHTS = (Weights(0.0, 1.0), Weights(0.0, 2.0), Weights(0.0, 4.0), Weights(0.5, 0.5), Weights(0.5, 1.0))
 JUDGED = 6  # layers that the choice of the algorithm looks at
 MOVES, MOST_MOVES = 1_500, 400_000  # trial swaps per slot, and at most
-SLACK = 0.01  # of balance that a joint placement may give up against EPLB
+SLACK = 0.005  # of balance that a joint placement may give up against EPLB
 NOISE = 0.02  # of an item's visits: a move that saves less is not worth a fetch
 HEAT = 1.0
 
@@ -33,7 +34,8 @@ class Task:
     """What is asked: `slots` on `grid`, router `groups` (1: none), an `old` placement per layer or none.
 
     A migration is paid back over `horizon` passes through the layer and may move at most `budget` slots between nodes
-    (None: any number); gradients of replicas are summed once per `micro_batches` passes.
+    (None: any number); gradients of replicas are summed once per `micro_batches` passes. `per_batch`: the dispatcher
+    splits each batch over the replicas by its own loads (see `split`), which metrics then show.
     """
 
     slots: int
@@ -46,6 +48,7 @@ class Task:
     budget: int | None = None
     horizon: float = 1e5
     micro_batches: int = 64
+    per_batch: bool = False
     seed: int = 0
 
 
@@ -76,7 +79,7 @@ def choose(plan: Trace, task: Task, say: Progress) -> str:
         tokens = tokens_of(fit.ids[layer], task.experts, task.seed)
         for name, make in members(tokens, task, int(layer), MOST_MOVES // 4).items():
             placement = make()
-            found = _metrics(placement, judge, task, int(layer))
+            found = metrics_of(placement, judge, task, int(layer))
             cost.setdefault(name, []).append(_cost(placement, found, task, int(layer)))
             balance.setdefault(name, []).append(found.balance)
     mean = {name: float(np.mean(values)) for name, values in cost.items()}
@@ -91,7 +94,8 @@ def members(tokens: Tokens, task: Task, layer: int, most: int) -> dict[str, Call
     """The portfolio for one layer by name; each makes its placement when called."""
     known = baselines(tokens, task)
     first = next(reversed(known.values()), None) or balanced(tokens, task.slots, task.grid)
-    search = partial(joint, tokens, task.slots, task.grid, moves=min(MOVES * task.slots, most), seed=task.seed)
+    search = partial(joint, tokens, task.slots, task.grid, moves=min(MOVES * task.slots, most))
+    search = partial(search, seed=task.seed, linked=task.per_batch)
     found: dict[str, Callable[[], Placement]] = {name: partial(_same, made) for name, made in known.items()}
     found["balanced"] = partial(balanced, tokens, task.slots, task.grid)
     for w in WEIGHTS:
@@ -132,8 +136,15 @@ def baselines(tokens: Tokens, task: Task) -> dict[str, Placement]:
     return found
 
 
-def _metrics(placement: Placement, trace: Trace, task: Task, layer: int) -> Metrics:
-    return evaluate(placement, trace.ids[layer], trace.src, task.experts, task.grid, task.rates, task.expert)
+def metrics_of(placement: Placement, trace: Trace, task: Task, layer: int) -> Metrics:
+    """What a placement costs for one layer of a trace, in the way that the task's dispatcher serves."""
+    ids, grid = trace.ids[layer], task.grid
+    if not task.per_batch:
+        return evaluate(placement, ids, trace.src, task.experts, grid, task.rates, task.expert)
+    load = np.bincount(ids.ravel(), minlength=task.experts).astype(float)
+    quota = poured(placement, load, grid.gpus)
+    slots = serve(placement, ids, trace.src, quota, grid.gpus_per_node, grid.gpus)
+    return measure(slots, placement, trace.src, grid, task.rates, task.expert)
 
 
 def _cost(placement: Placement, found: Metrics, task: Task, layer: int) -> float:
@@ -156,12 +167,13 @@ def _answer(
     moved = None
     if task.old is not None:
         moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
+    static = replace(task, per_batch=False)
     test_load = np.bincount(test.ids[layer].ravel(), minlength=task.experts).astype(float)
     return Answer(
         layer=int(plan.layers[layer]) if plan.layers else layer,
         placement=placement,
-        metrics=_metrics(placement, test, task, layer),
-        baseline={name: _metrics(made, test, task, layer) for name, made in baselines(tokens, task).items()},
+        metrics=metrics_of(placement, test, task, layer),
+        baseline={name: metrics_of(made, test, static, layer) for name, made in baselines(tokens, task).items()},
         bounds={
             "balance": balance_bound(test_load, task.slots, task.grid.gpus),
             "nodes_per_token": nodes_bound(_some(test.ids[layer]), task.experts, per_node, replicas),

@@ -45,7 +45,7 @@ def bound_level(load: Floats, slots: int) -> float:
 def pack(item_load: Floats, item_expert: Ints, room: Ints) -> Ints:
     """The bin of each item [items], bins with `room` [bins] slots: heaviest first to the emptiest, then best swaps.
 
-    No bin gets two items of one expert, if any arrangement found avoids it.
+    No bin gets two items of one expert where `room` is even and no expert has more items than bins.
     """
     bins = room.size
     order = np.argsort(-item_load, kind="stable")
@@ -69,13 +69,45 @@ def pack(item_load: Floats, item_expert: Ints, room: Ints) -> Ints:
         left[b] -= 1
         if left[b]:
             heapq.heappush(heap, (float(fill[b]), b))
-    return improve(item_load, item_expert, place, bins)
+    return improve(item_load, item_expert, _apart(item_load, item_expert, place, bins), bins)
+
+
+def _apart(item_load: Floats, item_expert: Ints, place: Ints, bins: int) -> Ints:
+    """`place` with the second item of an expert in a bin swapped out, for the least full of the two bins."""
+    place = place.copy()
+    present = np.zeros((bins, int(item_expert.max()) + 1), dtype=np.int64)
+    np.add.at(present, (place, item_expert), 1)
+    fill = np.bincount(place, weights=item_load, minlength=bins).astype(np.float64)
+    for item in np.flatnonzero(present[place, item_expert] > 1):
+        e, b = item_expert[item], place[item]
+        if present[b, e] < 2:
+            continue
+        fit = np.flatnonzero((present[place, e] == 0) & (present[b, item_expert] == 0))
+        if not fit.size:
+            continue
+        change = item_load[item] - item_load[fit]
+        other = fit[np.maximum(fill[b] - change, fill[place[fit]] + change).argmin()]
+        _trade(int(item), int(other), place, fill, present, item_load, item_expert)
+    return place
+
+
+def _trade(
+    one: int, other: int, place: Ints, fill: Floats, present: Ints, item_load: Floats, item_expert: Ints
+) -> None:
+    """Two items change bins, in the books too."""
+    a, b = place[one], place[other]
+    for item, old, new in ((one, a, b), (other, b, a)):
+        present[old, item_expert[item]] -= 1
+        present[new, item_expert[item]] += 1
+        fill[old] -= item_load[item]
+        fill[new] += item_load[item]
+        place[item] = new
 
 
 def improve(item_load: Floats, item_expert: Ints, place: Ints, bins: int, rounds: int = 200) -> Ints:
     """Swap an item of the fullest bin with one elsewhere while that lowers the fuller of the two."""
     place = place.copy()
-    fill = np.bincount(place, weights=item_load, minlength=bins)
+    fill = np.bincount(place, weights=item_load, minlength=bins).astype(np.float64)
     present = np.zeros((bins, int(item_expert.max()) + 1), dtype=np.int64)
     np.add.at(present, (place, item_expert), 1)
     for _ in range(rounds):
@@ -91,12 +123,6 @@ def improve(item_load: Floats, item_expert: Ints, place: Ints, bins: int, rounds
         best = int(after.argmin())
         if not after.flat[best] < fill[full] * (1 - 1e-9):
             break
-        a, b = mine[best // others.size], others[best % others.size]
-        other = int(place[b])
-        for item, old, new in ((a, full, other), (b, other, full)):
-            present[old, item_expert[item]] -= 1
-            present[new, item_expert[item]] += 1
-            fill[old] -= item_load[item]
-            fill[new] += item_load[item]
-            place[item] = new
+        one, other = int(mine[best // others.size]), int(others[best % others.size])
+        _trade(one, other, place, fill, present, item_load, item_expert)
     return place
