@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,13 @@ from planner.collectives.base import members
 from planner.cost.groups import groups
 from planner.errors import Fault, InputError
 from planner.layers.base import Linear
-from planner.placement.base import Answer, Expert, Floats, Grid, Ints, Placement, Rates, check
+from planner.placement.base import Answer, Expert, Floats, Grid, Ints, Placement, Rates, Trace, check
+from planner.placement.portfolio import Task, place
 from planner.plan import Plan
 from planner.plan_file import read_json
 from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION, tool_version
+from planner.setting import Routing
 
 Json = dict[str, Any]
 
@@ -50,6 +52,30 @@ def rates_of(plan: Plan) -> Rates:
     flops = setting.gpu.peak[kind.peak] * setting.gpu.matmul[kind.name].efficiency
     value = setting.value
     return Rates(far.bandwidth * far.efficiency, near.bandwidth * near.efficiency, far.launch, flops, value, value)
+
+
+LAYERS, MOVES = 4, 40_000  # what a quick placement for a price looks at
+
+
+def routed(plan: Plan, trace: Trace, groups: int = 1) -> Plan:
+    """`plan` priced with the imbalance and the traffic of a quick placement; unchanged without expert parallelism.
+
+    Sequences of the trace (tokens where there are none) are dealt to the ranks of the group in turn.
+    """
+    if plan.setting.model.experts == 0 or int(plan.degrees.ep) == 1:
+        return plan
+    grid, rates, expert = grid_of(plan), rates_of(plan), expert_of(plan)
+    some = np.unique(np.linspace(0, trace.ids.shape[0] - 1, LAYERS).astype(int))
+    order = np.unique(trace.seq, return_inverse=True)[1] if trace.seq is not None else np.arange(trace.tokens)
+    dealt = replace(trace, ids=trace.ids[some], src=order % grid.gpus, layers=())
+    slots = -(-trace.experts // grid.gpus) * grid.gpus
+    task = Task(slots, grid, rates, expert, trace.experts, groups, most=MOVES)
+    found = [answer.metrics for answer in place(dealt, task)]
+    imbalance = float(np.mean([each.balance for each in found]))
+    sent = float(np.mean([each.nic_bytes for each in found])) / (expert.hidden * rates.dispatch_bytes)
+    judged = dealt.halves(task.seed)[1].tokens / grid.gpus
+    routing = Routing(imbalance, sent / judged if grid.nodes > 1 else None)
+    return replace(plan, setting=replace(plan.setting, routing=routing))
 
 
 def to_json(answers: list[Answer], experts: int, grid: Grid, seconds: float) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from planner.plan_file import read_json, stated
 from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.rules import Case, broken
-from planner.setting import Setting, micro_batch_count
+from planner.setting import Routing, Setting, micro_batch_count
 from planner.strategy import Choices, Degrees, Workload
 
 Json = dict[str, Any]
@@ -194,6 +194,7 @@ def plan_json(plan: Plan) -> Json:
             "cluster": plan.cluster_name,
             "stack": setting.stack.name,
             **({"calibration": plan.calibration} if plan.calibration else {}),
+            **({"routing": asdict(setting.routing)} if setting.routing != Routing() else {}),
         },
         "model": model_json(setting.model, workload.seq_len),
         "cluster": cluster_json(setting),
@@ -226,7 +227,7 @@ def of_json(data: Json, where: str) -> Plan:
     gpus = int(found.degrees.world)
     names = (found.model, found.cluster, gpus, found.workload, found.choices, found.stack, found.calibration)
     plan = prepare(*names)
-    plan = replace(plan, degrees=found.degrees)
+    plan = replace(plan, degrees=found.degrees, setting=replace(plan.setting, routing=Routing(**found.routing)))
     plan.check()
     expected = strategy_json(plan.setting, plan.degrees)
     written = data["estimate"]["strategy"]

@@ -33,6 +33,7 @@ class Stated:
     degrees: Degrees
     choices: Choices
     calibration: str = ""
+    routing: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,6 +73,14 @@ class _Reader:
         if value is not None:
             self.fault(key, "expected a finite number of at least 1", value)
         return 1.0
+
+    def amount(self, key: str) -> float:
+        value = self.entry(key)
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+            return float(value)
+        if value is not None:
+            self.fault(key, "expected a finite number from 0", value)
+        return 0.0
 
     def name(self, key: str) -> str:
         value = self.entry(key)
@@ -114,10 +123,12 @@ def stated(data: dict[str, Any], where: str) -> Stated:
     sequence_parallel = reader.flag(f"{STRATEGY}.sequence_parallel") or degrees.tp == 1
     inputs = data.get("inputs")
     calibration = reader.name("inputs.calibration") if isinstance(inputs, dict) and "calibration" in inputs else ""
+    names = ("imbalance", "copies") if isinstance(inputs, dict) and "routing" in inputs else ()
+    routing = {name: reader.amount(f"inputs.routing.{name}") for name in names}
     if reader.faults:
         raise InputError(*reader.faults)
     choices = Choices(**chosen, sequence_parallel=sequence_parallel)
-    return Stated(model, cluster, stack, workload, degrees, choices, calibration)
+    return Stated(model, cluster, stack, workload, degrees, choices, calibration, routing)
 
 
 def read_json(path: Path, name: str = "plan.json", make: str = MAKE) -> dict[str, Any]:

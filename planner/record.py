@@ -123,7 +123,7 @@ def _faults(data: Mapping[str, Any], where: str) -> list[Fault]:
             wrong.append(Fault(f"{where}: {key}", "expected an object", data.get(key)))
     for key, kind in (("steps", Step), ("events", Event)):
         rows = data.get(key, [])
-        if not isinstance(rows, list) or not all(_is(kind, row) for row in rows):
+        if not isinstance(rows, list | tuple) or not all(_is(kind, row) for row in rows):
             names = ", ".join(each.name for each in fields(kind))
             wrong.append(Fault(f"{where}: {key}", f"expected a list of objects with {names}"))
     for key, kind in (("phases", Phases), ("check", Check)):
@@ -132,7 +132,7 @@ def _faults(data: Mapping[str, Any], where: str) -> list[Fault]:
             names = ", ".join(each.name for each in fields(kind))
             wrong.append(Fault(f"{where}: {key}", f"expected numbers from 0 under {names}"))
     peaks = data.get("peak_memory_bytes")
-    if not isinstance(peaks, list) or not all(map(_is_time, peaks)):
+    if not isinstance(peaks, list | tuple) or not all(map(_is_time, peaks)):
         wrong.append(Fault(f"{where}: peak_memory_bytes", "expected one number for each rank", peaks))
     return wrong
 
@@ -152,7 +152,7 @@ def _may_be(kind: str, value: object) -> bool:
     if kind == "float | None":
         return value is None or _is_time(value)
     if kind.startswith("tuple"):
-        return isinstance(value, list) and all(map(_is_time, value))
+        return isinstance(value, list | tuple) and all(map(_is_time, value))
     if kind.startswith("Mapping"):
         return isinstance(value, Mapping) and all(map(_is_time, value.values()))
     return _is_time(value)

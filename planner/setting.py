@@ -15,6 +15,18 @@ from planner.strategy import Choices, Degrees, Workload
 
 
 @dataclass(frozen=True)
+class Routing:
+    """How tokens spread over the ranks of ep, as a placement measured it; by default evenly and at random.
+
+    `imbalance`: load of the fullest rank over the mean. `copies`: of each token of a rank, those that the busiest
+    network card sends or receives; None for the expectation of uniform draws.
+    """
+
+    imbalance: float = 1.0
+    copies: float | None = None
+
+
+@dataclass(frozen=True)
 class Setting:
     """The scalar side of an estimate; the degrees are the other, batched side. `clock` overrides `sustained`."""
 
@@ -24,6 +36,7 @@ class Setting:
     choices: Choices
     stack: Stack
     clock: float | None = None
+    routing: Routing = Routing()
 
     @property
     def gpu(self) -> Gpu:
@@ -37,11 +50,14 @@ class Setting:
 
     @property
     def tiers(self) -> tuple[Tier, ...]:
-        """Tiers of the network, innermost first, with the host's work for each collective in their launch."""
+        """Tiers of the network, innermost first."""
+        return self.cluster.tiers
+
+    @property
+    def layer_tiers(self) -> tuple[Tier, ...]:
+        """The tiers as a collective inside a layer finds them: the host's work for it is part of the launch."""
         gap = self.stack.collective_gap
-        return (
-            tuple(replace(tier, launch=tier.launch + gap) for tier in self.cluster.tiers) if gap else self.cluster.tiers
-        )
+        return tuple(replace(tier, launch=tier.launch + gap) for tier in self.tiers) if gap else self.tiers
 
     @property
     def precision(self) -> Precision:

@@ -17,7 +17,7 @@ from planner.layers.head import head, mtp
 from planner.layers.linear_attention import linear_attention
 from planner.layers.mla import Latent, mla
 from planner.layers.moe import Mixture, moe
-from planner.layers.norm import VECTORS, norm, residual
+from planner.layers.norm import VECTORS, norms, residual
 from planner.model import Layer, Model
 
 LARGEST = 10**9  # no width, vocabulary or window is longer
@@ -162,10 +162,7 @@ def resolved(shape: Shape) -> Shape:
 
 def layer(shape: Shape, reach: str, *, experts: bool, name: str = "") -> Layer:
     """One kind of layer of a resolved shape: norms, attention, feed-forward or mixture, two residual additions."""
-    places = [
-        tuple(part for name in names for part in norm(name, shape.hidden, shape.norm))
-        for names in NORM_PLACES[shape.norm_places]
-    ]
+    places = [norms(names, shape.hidden, shape.norm) for names in NORM_PLACES[shape.norm_places]]
     parts = (
         *places[0],
         *_attention(shape, reach),
@@ -224,6 +221,7 @@ def _mixture(shape: Shape) -> Parts:
             shared_width=shape.shared_ffn,
             shared_gate=shape.shared_gate,
             shared_bias=shape.ffn_bias,
+            shared_input=shape.norm_places == "pre_beside",
         )
     )
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from planner.commands.output import reports, talk
+from planner.errors import Fault, InputError
 from planner.explain.document import document
-from planner.plan import read
+from planner.plan import Json, read
+from planner.plan_file import read_json
 
 
 @click.command()
@@ -16,14 +18,24 @@ from planner.plan import read
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), default="report.html", show_default=True, help="The page."
 )
+@click.option("--comparison", type=click.Path(path_type=Path), metavar="FILE", help="JSON of `plan compare` to show.")
 @click.option("--dry-run", is_flag=True, help="Check the plan and write nothing.")
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
-def command(plan_file: Path, out: Path, dry_run: bool, quiet: bool) -> None:  # noqa: FBT001
+def command(plan_file: Path, out: Path, comparison: Path | None, dry_run: bool, quiet: bool) -> None:  # noqa: FBT001
     """Write PLAN.json as one offline HTML page."""
     data = document(read(plan_file))
+    found = _compared(comparison) if comparison else None
     if dry_run:
         talk(f"would write {out}", quiet=quiet)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    reports().write_plan(data, None, out)
+    reports().write_plan(data, None, out, found)
     talk(f"wrote {out}", quiet=quiet)
+
+
+def _compared(path: Path) -> Json:
+    """The object that `plan compare --json` printed."""
+    data = read_json(path, "comparison", "write one with `plan compare PLAN.json RECORD.json --json`")
+    if not {"rows", "step", "clock"} <= data.keys():
+        raise InputError(Fault(str(path), "is no comparison: `rows`, `step` and `clock` are expected"))
+    return data

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from planner.commands.options import COUNT, Common, Count, Finite, inputs
+from planner.commands.options import COUNT, LARGEST, Common, Count, Finite, inputs
 from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
@@ -26,6 +27,7 @@ MOST_PLANS = 1000  # a longer list is read by nobody
 @click.option("--max-micro-batch", type=COUNT, default="8", show_default=True, help="Largest micro-batch to try.")
 @click.option("--headroom", type=Finite(0, 0.9), default=HEADROOM, show_default=True, help="Memory left free.")
 @click.option("--fix", multiple=True, metavar="AXIS=VALUE", help="Hold an axis or a choice, e.g. tp=8,schedule=1f1b.")
+@click.option("--routing", type=click.Path(path_type=Path, dir_okay=False), help="Trace to place experts by.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for plan.json, report.html and plans.csv.")
 @click.option("--dry-run", is_flag=True, help="Check the inputs and say what would be searched.")
 @format_options
@@ -37,12 +39,23 @@ def command(common: Common, gpus: str, dry_run: bool, out: Path | None, form: st
         talk(f"would search {', '.join(str(q.plan.degrees.world) for q in queries)} GPUs; inputs are good", quiet=quiet)
         return
     outcomes = search_sizes(queries)
+    if how["routing"]:
+        outcomes = [_routed(outcome, how["routing"]) for outcome in outcomes]
     data = merged(outcomes, how["objective"], how["top"])
     best = _best(outcomes, data)
     plan = document(best)
     if folder:
         _write(folder, data, plan, quiet=quiet)
     emit(form, data, lambda: _sheets(data, plan))
+
+
+def _routed(outcome: Outcome, path: Path) -> Outcome:
+    """The plans priced with the traffic of an expert placement for the trace in `path`."""
+    from planner.place import routed  # noqa: PLC0415  a search without a trace starts without the placement
+    from planner.placement.io import read  # noqa: PLC0415
+
+    trace = read(path, outcome.plans[0].setting.model.experts, LARGEST)
+    return replace(outcome, plans=[routed(p, trace) for p in outcome.plans], frontier=outcome.frontier)
 
 
 def sizes(text: str) -> list[int]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from planner.collectives.all_reduce import all_reduce
 from planner.collectives.all_to_all import all_to_all
 from planner.collectives.base import Path, path
 from planner.collectives.point_to_point import point_to_point
 from planner.collectives.ring import all_gather, reduce_scatter
 from planner.cost.groups import groups
+from planner.cost.messages import boundary, key_value
 from planner.cost.overlap import exposed
 from planner.formula import Num, formula
-from planner.layers.base import Core, Cut, Linear, Table
+from planner.layers.base import Core, Cut, Linear
 from planner.model import Layer
 from planner.setting import Setting, tokens
 from planner.strategy import Degrees
@@ -24,29 +23,14 @@ from planner.strategy import Degrees
 def tensor_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float) -> Num:
     """Exposed tensor-parallel traffic; `passes` is 2 (forward, backward), 3 with full recompute."""
     axes = groups(degrees, setting.choices)
-    across, folded = path(axes.tp, setting.tiers), path(axes.etp, setting.tiers)
-    rows = tokens(setting, degrees)
-    routed = rows / degrees.tp * degrees.etp
-    shared = setting.choices.sequence_parallel
+    ways = {"tp": path(axes.tp, setting.layer_tiers), "etp": path(axes.etp, setting.layer_tiers)}
     total: Num = 0.0
     for part in layer.parts:
-        width = _boundary(part)
-        if width and isinstance(part, Linear) and part.expert:
-            total = total + _pair(routed * part.active * width * setting.value, folded, setting, shared=True)
-        elif width:
-            total = total + _pair(rows * width * setting.value, across, setting, shared=shared)
+        crossed = boundary(part, setting, degrees)
+        if crossed is not None:
+            shared = setting.choices.sequence_parallel or crossed.axis == "etp"
+            total = total + _pair(crossed.volume, ways[crossed.axis], setting, shared=shared)
     return 0.5 * passes * total * (1.0 - setting.stack.tensor_overlap)
-
-
-def _boundary(part: object) -> int:
-    """Width of the tensor that crosses the tensor-parallel group at this part; 0 when none does."""
-    if isinstance(part, Table) and part.cut is Cut.COLUMN:
-        return part.width
-    if isinstance(part, Linear) and part.cut is Cut.ROW:
-        return part.outputs
-    if isinstance(part, Linear) and part.cut is Cut.COLUMN and part.saves:
-        return part.inputs
-    return 0
 
 
 def _pair(volume: Num, way: Path, setting: Setting, *, shared: bool) -> Num:
@@ -60,15 +44,12 @@ def _pair(volume: Num, way: Path, setting: Setting, *, shared: bool) -> Num:
 @formula(unit="s", source="Liu 2023 (ring attention): keys and values pass cp - 1 times, with their gradients backward")
 def context_time(layer: Layer, setting: Setting, degrees: Degrees, core: Num, core_backward: Num) -> Num:
     """Exposed exchange of keys and values: what exceeds the attention beside it, and the share of the rest."""
-    ring = path(groups(degrees, setting.choices).cp, setting.tiers)
-    rows = tokens(setting, degrees)
+    ring = path(groups(degrees, setting.choices).cp, setting.layer_tiers)
     share = setting.stack.context_overlap
     total: Num = 0.0
     for part in layer.parts:
         if isinstance(part, Core):
-            heads = np.maximum(part.kv_heads / degrees.tp, 1.0)
-            state = degrees.micro_batch * part.heads / degrees.tp * part.qk_dim * part.v_dim
-            volume = setting.value * (state if part.linear else rows * heads * (part.qk_dim + part.v_dim))
+            volume = key_value(part, setting, degrees)
             ahead = (degrees.cp - 1) * point_to_point(volume, ring)
             behind = (degrees.cp - 1) * point_to_point(2.0 * volume, ring)
             total = total + exposed(ahead, core, share) + exposed(behind, core_backward, share)
@@ -81,7 +62,7 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
     routed = [p for p in layer.parts if isinstance(p, Linear) and p.expert and p.cut is Cut.COLUMN]
     if not routed:
         return 0.0
-    way = path(groups(degrees, setting.choices).ep, setting.tiers)
+    way = path(groups(degrees, setting.choices).ep, setting.layer_tiers)
     rows = tokens(setting, degrees) / degrees.tp
-    once = all_to_all(rows, setting.value * routed[0].inputs, float(routed[0].active), way)
+    once = all_to_all(rows, setting.value * routed[0].inputs, float(routed[0].active), way, setting.routing.copies)
     return exposed(2.0 * passes * once, window, setting.stack.expert_overlap)

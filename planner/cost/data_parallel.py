@@ -56,6 +56,23 @@ def _traffic(size: Num, group: Group, layers: Num, setting: Setting, degrees: De
     return (reduce + across) * (size > 0), gather * (size > 0)
 
 
+@formula(unit="s", source="the host's work per layer and pass; parameters and gradients copied in and out of buffers")
+def sharding_time(
+    stage: Held, layers: Num, setting: Setting, degrees: Degrees, micro_batches: Count
+) -> tuple[Num, Num]:
+    """Forward and backward work of a rank beside the traffic itself, per step; 0 without data parallelism."""
+    stack, zero = setting.stack, setting.choices.zero
+    axes = groups(degrees, setting.choices)
+    shared = (axes.data.size > 1) | (axes.expert_data.size > 1)
+    passes = micro_batches * layers * stack.shard_gap
+    gathers = 0 if zero == 0 else micro_batches if zero == 3 else 1
+    reductions = micro_batches if zero >= 2 else 1
+    size = (stage.dense + stage.expert) * stack.shard_traffic
+    gather = traffic(size * setting.value * gathers, setting.gpu)
+    reduce = traffic(size * stack.gradient_bytes * reductions, setting.gpu)
+    return shared * (passes + gather), shared * (passes + reduce + gather * (zero == 3))
+
+
 @formula(unit="s", source="bytes read and written per parameter over the achieved HBM bandwidth; the host's work")
 def optimizer_time(stage: Held, setting: Setting, degrees: Degrees) -> Num:
     """One optimizer step on the states that a rank owns."""

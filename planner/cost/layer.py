@@ -91,13 +91,19 @@ def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
 
     Memory-bound work is as many kernels as the stack takes for it.
     """
-    gap, each = setting.stack.kernel_gap, setting.stack.expert_gap
+    gap, each, cut = setting.stack.kernel_gap, setting.stack.expert_gap, setting.stack.cut_gap
+    if isinstance(part, Linear) and part.expert:
+        once: Num = gap + each * (part.copies / degrees.ep) + cut * (degrees.ep * degrees.etp > 1)
+        return once, 2.0 * once
     if isinstance(part, Linear):
-        local = each * (part.copies / degrees.ep) if part.expert else 0.0
-        return gap + local, 2.0 * (gap + local)
+        once = gap + cut * (part.cut is not Cut.NONE) * (degrees.tp > 1)
+        return once, 2.0 * once
     if isinstance(part, Pointwise):
         return gap * setting.stack.pointwise_kernels, gap * setting.stack.pointwise_kernels
-    return (gap, gap) if isinstance(part, Core) else (0.0, 0.0)
+    if isinstance(part, Core):
+        once = gap + cut * (degrees.cp * (degrees.cp > 1))
+        return once, once
+    return 0.0, 0.0
 
 
 def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
@@ -128,9 +134,9 @@ def linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, 
 
 
 def expert_linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
-    """Forward, and dgrad + wgrad, of the local experts in one grouped kernel each (balanced load)."""
+    """Forward, and dgrad + wgrad, of the local experts of the fullest rank in one grouped kernel each."""
     local = part.copies / degrees.ep
-    spread: Num = tokens(setting, degrees) / degrees.tp * degrees.etp * part.active
+    spread: Num = tokens(setting, degrees) / degrees.tp * degrees.etp * part.active * setting.routing.imbalance
     rows = spread / local
     inner = part.inputs / degrees.etp if part.cut is Cut.ROW else part.inputs * 1.0
     columns = part.outputs / degrees.etp if part.cut is Cut.COLUMN else part.outputs * 1.0

@@ -10,7 +10,7 @@ import numpy as np
 from planner import schedules
 from planner.collectives.base import path
 from planner.collectives.point_to_point import point_to_point
-from planner.cost.data_parallel import data_time, optimizer_time
+from planner.cost.data_parallel import data_time, optimizer_time, sharding_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
 from planner.formula import Count, Num, formula
@@ -79,7 +79,8 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     layers: Num = reduce(np.maximum, [sum(counts) * 1.0 for counts in layout.counts])
     return StepTime(
         compute=micro_batches * (mean.forward + mean.backward),
-        launch=micro_batches * (mean.launch_forward + mean.launch_backward + passes * setting.stack.pass_gap),
+        launch=micro_batches * (mean.launch_forward + mean.launch_backward + passes * setting.stack.pass_gap)
+        + sum(sharding_time(largest, layers, setting, degrees, micro_batches)),
         recompute=micro_batches * mean.recompute,
         tensor=micro_batches * mean.tensor,
         context=micro_batches * mean.context,
@@ -130,5 +131,7 @@ def pipeline_time(schedule: Schedule, micro_batches: Count, setting: Setting, de
     volume = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
     one = point_to_point(volume, path(groups(degrees, setting.choices).pp, setting.tiers))
     sends = schedule.sends(degrees.pp, degrees.vpp, micro_batches)
-    total: Num = 2.0 * sends * one * (1.0 - setting.stack.pipeline_overlap)
+    total: Num = (
+        2.0 * sends * (one + setting.stack.message_gap * (degrees.pp > 1)) * (1.0 - setting.stack.pipeline_overlap)
+    )
     return total

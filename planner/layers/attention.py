@@ -48,7 +48,14 @@ def attention(size: Heads) -> Parts:
     )
     rotary = Pointwise("rotary", width + kv_width, ROTARY, ROTARY, cut=Cut.COLUMN)
     core = Core(
-        "core", size.heads, size.kv_heads, size.head_dim, size.head_dim, window=size.window, chunked=size.chunked
+        "core",
+        size.heads,
+        size.kv_heads,
+        size.head_dim,
+        size.head_dim,
+        window=size.window,
+        chunked=size.chunked,
+        own_kv=size.own_kv,
     )
     output = Linear("attention_out", "attention", width, size.hidden, Cut.ROW, bias=size.out_bias)
     sinks = (Vector("sinks", "attention", size.heads, Cut.COLUMN),) if size.sinks else ()

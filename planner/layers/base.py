@@ -26,7 +26,8 @@ class Linear:
     head, mtp. `expert` parts are cut by ep and etp, all others by tp. `bias` adds `outputs` parameters per copy.
     `saves` keeps the input for the weight gradient (False when an earlier linear of the layer keeps the same tensor);
     `cheap_input` says that the input comes from a norm or an activation, so selective recompute rebuilds it;
-    `rebuilt` says that selective recompute runs this linear again (MLA up-projections).
+    `rebuilt` says that selective recompute runs this linear again (MLA up-projections); `enters`: the channels that
+    sequence parallelism gathers before a column cut, None for its inputs where it keeps them, else 0.
     """
 
     name: str
@@ -41,6 +42,14 @@ class Linear:
     saves: bool = True
     cheap_input: bool = False
     rebuilt: bool = False
+    enters: int | None = None
+
+    @property
+    def gathered(self) -> int:
+        """Channels that cross into a column cut."""
+        if self.cut is not Cut.COLUMN:
+            return 0
+        return self.inputs * self.saves if self.enters is None else self.enters
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ class Core:
     For MLA `kv_heads` equals `heads` (after the up-projection). `window` [tokens] limits the reach, None is the whole
     sequence; `chunked` makes it a block whose start no token looks past; `causal` halves the work. `linear` marks
     recurrent (linear) attention: 4 · heads · qk_dim · v_dim FLOP per token forward, whatever the sequence.
-    `rebuilt`: selective recompute rebuilds q, k and v.
+    `rebuilt`: selective recompute rebuilds q, k and v; `own_kv` False: the layer before keeps the keys and values.
     """
 
     name: str
@@ -90,6 +99,7 @@ class Core:
     linear: bool = False
     rebuilt: bool = False
     chunked: bool = False
+    own_kv: bool = True
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,22 @@ def ffn(
     hidden: int, width: int, *, gated: bool, bias: bool = False, label: str = "dense_ffn", saves_input: bool = True
 ) -> Parts:
     """The block between its norm and its residual addition; `saves_input` False when another part keeps x."""
-    prefix = "shared_" if label == "shared_experts" else ""
+    shared = label == "shared_experts"
+    prefix = "shared_" if shared else ""
     inner = (1 + gated) * width
+    enters = hidden if shared else None  # the router before it reads this rank's tokens alone
     return (
-        Linear(f"{prefix}up", label, hidden, inner, Cut.COLUMN, bias=bias, saves=saves_input, cheap_input=saves_input),
+        Linear(
+            f"{prefix}up",
+            label,
+            hidden,
+            inner,
+            Cut.COLUMN,
+            bias=bias,
+            saves=saves_input,
+            cheap_input=saves_input,
+            enters=enters,
+        ),
         activation(f"{prefix}activation", width, gated=gated),
         Linear(f"{prefix}down", label, width, hidden, Cut.ROW, bias=bias, cheap_input=True),
     )

@@ -44,6 +44,7 @@ def mla(size: Latent) -> Parts:
         Cut.COLUMN,
         cheap_input=True,
         rebuilt=True,
+        enters=size.kv_rank + size.rope_dim,
     )
     rotary = Pointwise("rotary", 2 * size.heads * qk_dim, ROTARY, ROTARY, cut=Cut.COLUMN)
     core = Core("core", size.heads, size.heads, qk_dim, size.v_dim, rebuilt=True)
@@ -54,7 +55,7 @@ def mla(size: Latent) -> Parts:
 def _query(size: Latent, qk_dim: int) -> Parts:
     width = size.heads * qk_dim
     if size.q_rank == 0:
-        return (Linear("q", "attention", size.hidden, width, Cut.COLUMN, cheap_input=True),)
+        return (Linear("q", "attention", size.hidden, width, Cut.COLUMN, cheap_input=True, rebuilt=True),)
     down = Linear("q_down", "attention", size.hidden, size.q_rank, Cut.NONE, bias=size.bias, cheap_input=True)
     up = Linear("q_up", "attention", size.q_rank, width, Cut.COLUMN, cheap_input=True, rebuilt=True)
     return (down, *norm("q_norm", size.q_rank, "rms", "attention"), up)

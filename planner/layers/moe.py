@@ -21,7 +21,10 @@ FP32 = 2  # an fp32 value counts as two tensors of two bytes
 
 @dataclass(frozen=True)
 class Mixture:
-    """Sizes of one MoE block; `shared_width` is that of all shared experts together, 0 for none."""
+    """Sizes of one MoE block; `shared_width` is that of all shared experts together, 0 for none.
+
+    `shared_input`: the shared experts read a tensor of their own (behind a norm of their own), not the router's.
+    """
 
     hidden: int
     experts: int
@@ -34,6 +37,7 @@ class Mixture:
     shared_width: int = 0
     shared_gate: bool = False
     shared_bias: bool = False
+    shared_input: bool = False
 
 
 def moe(size: Mixture) -> Parts:
@@ -87,7 +91,7 @@ def _shared(size: Mixture) -> Parts:
         gated=size.gated,
         bias=size.shared_bias,
         label="shared_experts",
-        saves_input=False,
+        saves_input=size.shared_input,
     )
     if not size.shared_gate:
         return block

@@ -16,13 +16,21 @@ NORM_BACKWARD = 5  # reads x and dy for dx, writes dx, reads both again for the 
 RESIDUAL = 3  # reads both terms, writes the sum; the backward pass adds the two gradients likewise
 
 
-def norm(name: str, width: int, kind: str, label: str = "norms", cut: Cut = Cut.NONE) -> Parts:
-    """A norm over `width` channels; keeps its input, the consumer keeps the output.
+def norm(
+    name: str, width: int, kind: str, label: str = "norms", cut: Cut = Cut.NONE, *, saves_input: bool = True
+) -> Parts:
+    """A norm over `width` channels; keeps its input (unless another norm of it does), the consumer keeps the output.
 
     Parameters: VECTORS[kind] · width. Traffic per token: 2 · width tensors forward, 5 · width backward.
     """
-    work = Pointwise(name, width, NORM_FORWARD, NORM_BACKWARD, saved=1, cut=cut)
+    work = Pointwise(name, width, NORM_FORWARD, NORM_BACKWARD, saved=int(saves_input), cut=cut)
     return (*gains(name, width, kind, label, cut), work)
+
+
+def norms(names: tuple[str, ...], width: int, kind: str) -> Parts:
+    """Norms of one and the same tensor, which is kept once."""
+    each = (norm(name, width, kind, saves_input=name == names[0]) for name in names)
+    return tuple(part for parts in each for part in parts)
 
 
 def gains(name: str, width: int, kind: str, label: str = "norms", cut: Cut = Cut.NONE) -> Parts:

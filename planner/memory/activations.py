@@ -25,12 +25,12 @@ def layer_activations(layer: Layer, setting: Setting, degrees: Degrees, recomput
     selective = recompute == "selective"
     total: Num = 0.0
     for part in layer.parts:
-        total = total + _saved(part, setting, degrees, selective=selective)
+        total = total + part_activations(part, setting, degrees, selective=selective)
     return total
 
 
-def _saved(part: Part, setting: Setting, degrees: Degrees, *, selective: bool) -> Num:
-    """Bytes that one part keeps."""
+def part_activations(part: Part, setting: Setting, degrees: Degrees, *, selective: bool) -> Num:
+    """Saved bytes of one micro-batch in one part on one rank, without recompute or with the selective one."""
     if isinstance(part, Linear):
         return 0.0 if not part.saves or (selective and part.cheap_input) else _input(part, setting, degrees)
     if isinstance(part, Core):
@@ -55,7 +55,7 @@ def _input(part: Linear, setting: Setting, degrees: Degrees) -> Num:
 def _core(part: Core, setting: Setting, degrees: Degrees, *, selective: bool) -> Num:
     """Query, key, value and the row statistics; without a fused kernel the scores too."""
     rows = tokens(setting, degrees) / degrees.tp
-    widths = part.heads * part.qk_dim + part.kv_heads * (part.qk_dim + part.v_dim)
+    widths = part.heads * part.qk_dim + part.own_kv * part.kv_heads * (part.qk_dim + part.v_dim)
     total: Num = FP32 * part.heads * rows
     if not (selective and part.rebuilt):
         total = total + setting.value * widths * rows

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from planner.errors import Fault, InputError
 from planner.placement.base import Ints, Trace
 
 SHOWN = 5  # faults of one sort that are listed
+LARGEST = 2**31  # no expert, rank, layer or step has a larger number
+MOST = 1e15  # tokens of an expert
 LOAD_TOKENS = 200_000  # tokens that stand for a load snapshot
 
 
@@ -30,9 +33,11 @@ def read(path: Path, experts: int, gpus: int) -> Trace:
 
 def _npz(path: Path, experts: int, gpus: int) -> Trace:
     try:
+        with zipfile.ZipFile(path):  # numpy would also take a bare array or a pickle
+            pass
         with np.load(path, allow_pickle=False) as data:
             arrays = {name: data[name] for name in data.files if name in ("ids", "src", "seq", "layers")}
-    except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+    except (ValueError, OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise InputError(Fault(str(path), f"is not a readable .npz file: {error}")) from None
     faults = [Fault(f"{path}: {name}", "is missing") for name in ("ids", "src") if name not in arrays]
     faults += [
@@ -103,15 +108,24 @@ def _rows(where: str, expected: str, wrong: NDArray[np.bool_], ids: Ints) -> lis
 def _jsonl(path: Path, experts: int, gpus: int) -> Trace:
     rows: list[dict[str, Any]] = []
     faults = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            row = None
-        if isinstance(row, dict) and ("top_indices" in row or "tpe" in row) and isinstance(row.get("layer"), int):
-            rows.append(row)
-        elif line.strip():
-            faults.append(Fault(f"{path}: line {number}", "expected an object with layer and top_indices or tpe"))
+    seen: set[tuple[int, ...]] = set()
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise InputError(Fault(str(path), f"is not UTF-8 text: byte {error.start}")) from None
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        row, where = _row(line), f"{path}: line {number}"
+        if row is None:
+            expected = "expected an object with layer and top_indices or tpe; layer, step, rank and iter whole numbers"
+            faults.append(Fault(where, expected))
+            continue
+        place = tuple(row.get(key, 0) for key in ("layer", "step", "rank", "iter"))
+        if "top_indices" in row and place in seen:
+            faults.append(Fault(where, "repeats the layer, step and rank of an earlier line"))
+        seen.add(place)
+        rows.append(row)
     if faults:
         raise InputError(*faults[:SHOWN])
     if not rows:
@@ -121,27 +135,36 @@ def _jsonl(path: Path, experts: int, gpus: int) -> Trace:
     return _router(rows, experts, gpus, str(path))
 
 
+def _row(line: str) -> dict[str, Any] | None:
+    """The object in a line, None when it is none of a trace."""
+    try:
+        row = json.loads(line)
+    except (json.JSONDecodeError, RecursionError):
+        return None
+    if not isinstance(row, dict) or not ("top_indices" in row or "tpe" in row):
+        return None
+    numbers = [row.get("layer"), *(row.get(key, 0) for key in ("step", "rank", "iter"))]
+    return row if all(type(number) is int and abs(number) <= LARGEST for number in numbers) else None
+
+
 def _router(rows: list[dict[str, Any]], experts: int, gpus: int, where: str) -> Trace:
     """Megatron-LM's router trace: one row per step, rank and layer with the choices of its tokens."""
     layers = sorted({row["layer"] for row in rows})
-    batches = sorted({(int(row.get("step", 0)), int(row.get("rank", 0))) for row in rows})
-    table = {(row["layer"], int(row.get("step", 0)), int(row.get("rank", 0))): row.get("top_indices") for row in rows}
+    batches = sorted({(row.get("step", 0), row.get("rank", 0)) for row in rows})
+    table = {(row["layer"], row.get("step", 0), row.get("rank", 0)): row.get("top_indices") for row in rows}
     ids, src, seq, faults = [], [], [], []
     for layer in layers:
         parts = []
         for number, batch in enumerate(batches):
             found = table.get((layer, *batch))
-            try:
-                part = np.asarray(found, dtype=np.int64)
-            except (TypeError, ValueError, OverflowError):
-                part = np.zeros(0, dtype=np.int64)
-            if part.ndim != 2 or not part.size:
+            part = _choices(found)
+            if not part.size:
                 place = f"{where}: layer {layer}, step {batch[0]}, rank {batch[1]}"
                 faults.append(Fault(place, "expected top_indices [tokens, topk]", str(found)[:60]))
                 continue
             parts.append(part)
             if layer == layers[0]:
-                src.append(np.full(part.shape[0], batch[1] % max(gpus, 1) if batch[1] < gpus else batch[1]))
+                src.append(np.full(part.shape[0], batch[1]))
                 seq.append(np.full(part.shape[0], number))
         ids.append(parts)
     if not faults and len({tuple(part.shape for part in parts) for parts in ids}) > 1:
@@ -151,6 +174,16 @@ def _router(rows: list[dict[str, Any]], experts: int, gpus: int, where: str) -> 
     stacked = np.stack([np.concatenate(parts) for parts in ids])
     groups = np.concatenate(seq) if len(batches) > 1 else None
     return checked(stacked, np.concatenate(src), groups, tuple(layers), experts, gpus, where)
+
+
+def _choices(value: object) -> Ints:
+    """`value` as [tokens, topk], empty when it is no such list of whole numbers."""
+    rows = value if isinstance(value, list) else []
+    width = len(rows[0]) if rows and isinstance(rows[0], list) else 0
+    even = all(isinstance(row, list) and len(row) == width for row in rows)
+    if not even or any(type(e) is not int or abs(e) > LARGEST for row in rows for e in row):
+        return np.zeros((0, 0), dtype=np.int64)
+    return np.asarray(rows, dtype=np.int64)
 
 
 def _loads(rows: list[dict[str, Any]], experts: int, gpus: int, where: str) -> Trace:
@@ -166,7 +199,7 @@ def _loads(rows: list[dict[str, Any]], experts: int, gpus: int, where: str) -> T
                 Fault(f"{where}: layer {row['layer']}, iter {row.get('iter')}", f"expected {experts} counts in tpe")
             )
             continue
-        step = int(row.get("iter", 0))
+        step = row.get("iter", 0)
         load[row["layer"]][step] = load[row["layer"]].get(step, np.zeros(experts)) + count
     steps = sorted({step for found in load.values() for step in found})
     if not faults and any(len(found) != len(steps) for found in load.values()):
@@ -186,7 +219,7 @@ def _numbers(value: object) -> bool:
     rows = value if isinstance(value, list) else []
     flat = [x for row in rows for x in (row if isinstance(row, list) else [row])]
     same = len({len(row) if isinstance(row, list) else -1 for row in rows}) == 1
-    return same and bool(flat) and all(isinstance(x, int | float) and not isinstance(x, bool) for x in flat)
+    return same and bool(flat) and all(type(x) in (int, float) and abs(x) < MOST for x in flat)
 
 
 def _tokens(load: NDArray[np.float64], tokens: int) -> Ints:

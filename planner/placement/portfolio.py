@@ -35,7 +35,8 @@ class Task:
 
     A migration is paid back over `horizon` passes through the layer and may move at most `budget` slots between nodes
     (None: any number); gradients of replicas are summed once per `micro_batches` passes. `per_batch`: the dispatcher
-    splits each batch over the replicas by its own loads (see `split`), which metrics then show.
+    splits each batch over the replicas by its own loads (see `split`), which metrics then show. `most` trial swaps a
+    layer.
     """
 
     slots: int
@@ -50,6 +51,7 @@ class Task:
     micro_batches: int = 64
     per_batch: bool = False
     seed: int = 0
+    most: int = MOST_MOVES
 
 
 def place(trace: Trace, task: Task, progress: Progress | None = None) -> list[Answer]:
@@ -62,7 +64,7 @@ def place(trace: Trace, task: Task, progress: Progress | None = None) -> list[An
         say("placing layers", layer, trace.ids.shape[0])
         began = time.perf_counter()
         tokens = tokens_of(plan.ids[layer], task.experts, task.seed)
-        placement = members(tokens, task, layer, MOST_MOVES)[algorithm]()
+        placement = members(tokens, task, layer, task.most)[algorithm]()
         answers.append(_answer(placement, plan, test, task, layer, algorithm, began))
     return answers
 
@@ -77,7 +79,7 @@ def choose(plan: Trace, task: Task, say: Progress) -> str:
     for step, layer in enumerate(layers):
         say("choosing an algorithm", step, layers.size)
         tokens = tokens_of(fit.ids[layer], task.experts, task.seed)
-        for name, make in members(tokens, task, int(layer), MOST_MOVES // 4).items():
+        for name, make in members(tokens, task, int(layer), task.most // 4).items():
             placement = make()
             found = metrics_of(placement, judge, task, int(layer))
             cost.setdefault(name, []).append(_cost(placement, found, task, int(layer)))

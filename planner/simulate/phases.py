@@ -14,7 +14,7 @@ import numpy as np
 from planner import schedules
 from planner.collectives.base import path
 from planner.collectives.point_to_point import point_to_point
-from planner.cost.data_parallel import data_time, optimizer_time
+from planner.cost.data_parallel import data_time, optimizer_time, sharding_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
 from planner.estimate import units
@@ -59,17 +59,18 @@ def stage_phases(setting: Setting, degrees: Degrees) -> list[StagePhases]:
         time = _sum(layers, [part.cost.time for part in parts])
         owned = stage_held(held, layers, setting.model, degrees)
         forward, backward = time.forward + time.launch_forward, time.backward + time.launch_backward + time.recompute
-        busy = (micro, time.ahead, time.behind)
+        busy, depth = (micro, time.ahead, time.behind), float(sum(layers))
+        sharded = sharding_time(owned, depth, setting, degrees, micro)
         exchanged = {"tensor": time.tensor, "context": time.context, "expert": time.expert}
         found.append(
             StagePhases(
-                forward=micro * float(forward + gap),
-                backward=micro * float(backward + gap * (1 + schedule.splits_backward)),
+                forward=micro * float(forward + gap) + float(sharded[0]),
+                backward=micro * float(backward + gap * (1 + schedule.splits_backward)) + float(sharded[1]),
                 optimizer=float(optimizer_time(owned, setting, degrees)),
                 collectives={
                     **{name: micro * float(seconds) for name, seconds in exchanged.items()},
                     "pipeline": message,
-                    "data": float(data_time(owned, float(sum(layers)), setting, degrees, busy)),
+                    "data": float(data_time(owned, depth, setting, degrees, busy)),
                 },
                 host=setting.stack.step_overhead,
             )
@@ -140,7 +141,8 @@ def _sum(counts: Sequence[int], times: Sequence[LayerTime]) -> LayerTime:
 def _message(setting: Setting, degrees: Degrees) -> float:
     """Seconds of one activation to the next stage."""
     volume = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
-    return float(point_to_point(volume, path(groups(degrees, setting.choices).pp, setting.tiers)))
+    way = path(groups(degrees, setting.choices).pp, setting.tiers)
+    return float(point_to_point(volume, way)) + setting.stack.message_gap * (int(degrees.pp) > 1)
 
 
 def _messages(setting: Setting, degrees: Degrees, micro: int) -> float:
