@@ -13,6 +13,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,14 @@ def overlay(cluster: Cluster, calibration: Calibration) -> Cluster:
     tiers = topology.tiers(parts["node"], parts["fabric"], cluster.gpus)
     price = parts["gpu"].price if cluster.price == cluster.gpu.price else cluster.price
     return dataclasses.replace(cluster, **parts, tiers=tiers, price=price)
+
+
+def of(
+    cluster: Cluster, numbers: Mapping[str, Datum], residuals: Mapping[str, float], words: Mapping[str, str]
+) -> Calibration:
+    """A calibration of today for a cluster's GPU; `words` add to the machine's fingerprint."""
+    today = f"{datetime.now(UTC):%Y-%m-%d}"
+    return Calibration(f"{cluster.name}-{today}", today, {"gpu": cluster.gpu.name, **words}, residuals, numbers)
 
 
 def dumps(calibration: Calibration) -> str:

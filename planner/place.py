@@ -12,7 +12,7 @@ from planner.collectives.base import members
 from planner.cost.groups import groups
 from planner.errors import Fault, InputError
 from planner.layers.base import Linear
-from planner.placement.base import Answer, Expert, Floats, Grid, Ints, Placement, Rates, Trace, check
+from planner.placement.base import Answer, Expert, Grid, Placement, Rates, Trace, check
 from planner.placement.portfolio import Task, place
 from planner.plan import Plan
 from planner.plan_file import read_json
@@ -141,14 +141,3 @@ def slots_in(memory: float, expert: Expert, grid: Grid, layers: int) -> int:
     """Slots of one layer that `memory` [B] a GPU holds for the experts of `layers` layers, weights and optimizer."""
     each = expert.parameters * (expert.param_bytes + expert.optimizer_bytes)
     return int(memory // (each * layers)) * grid.gpus
-
-
-def traffic(placement: Placement, ids: Ints, src: Ints, slots: Ints, grid: Grid) -> Floats:
-    """Tokens sent from node to node [nodes, nodes], one copy per node that a token visits."""
-    node = placement.slot_gpu[slots] // grid.gpus_per_node
-    home = src // grid.gpus_per_node
-    found = np.zeros((grid.nodes, grid.nodes))
-    for target in range(grid.nodes):
-        visits = (node == target).any(axis=1)
-        found[:, target] = np.bincount(home[visits], minlength=grid.nodes)
-    return found

@@ -9,9 +9,9 @@ from reports.page import capacity_page, plan_page
 from reports.words import Json
 
 
-def write_plan(plan: Json, search: Json | None, path: Path) -> None:
-    """Write the page of a plan to `path`, whole or not at all."""
-    write(path, plan_page(plan, search))
+def write_plan(plan: Json, search: Json | None, path: Path, comparison: Json | None = None) -> None:
+    """Write the page of a plan, with its search and its comparison, to `path`, whole or not at all."""
+    write(path, plan_page(plan, search, comparison))
 
 
 def write_capacity(capacity: Json, path: Path) -> None:

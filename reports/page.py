@@ -8,8 +8,8 @@ from reports.markup import join, tag
 from reports.words import Json
 
 
-def plan_page(plan: Json, search: Json | None = None) -> str:
-    """One self-contained HTML page of `plan.json` and, when there is one, the `search.json` it came from."""
+def plan_page(plan: Json, search: Json | None = None, comparison: Json | None = None) -> str:
+    """One self-contained HTML page of `plan.json` and, where there are any, of its search and of its measured run."""
     prose = tag("div", plan_parts.binding(plan), plan_parts.words(plan), class_="stack")
     story = tag("div", prose, plan_parts.strategy(plan), class_="split")
     searching = join((figures(("frontier", "searched"), search), plan_parts.plans(search)))
@@ -20,6 +20,7 @@ def plan_page(plan: Json, search: Json | None = None) -> str:
         ("inputs", "What it depends on", figures(("sensitivity", "parameters"), plan)),
         ("search", "The search", searching),
         ("cluster", "The cluster", plan_parts.tiers(plan)),
+        ("measured", "Measured", figures(("comparison",), comparison)),
         ("accuracy", "Accuracy", plan_parts.accuracy(plan)),
         ("sources", "Sources", plan_parts.sources(plan)),
     )

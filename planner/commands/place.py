@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,42 @@ import numpy as np
 
 from hwprofiles import quantity
 from hwprofiles.quantity import format as human
-from planner.commands.options import COUNT, Finite
-from planner.commands.output import Sheet, emit, format_options, talk, to_json
+from planner.commands.options import COUNT, Count, Finite
+from planner.commands.output import Sheet, emit, format_options, reports, talk, to_json
 from planner.errors import Fault, InputError
 from planner.files import write
 from planner.place import Json, expert_of, grid_of, rates_of, read_placements, slots_in
 from planner.place import to_json as placement_json
-from planner.placement.base import Expert, Grid, Rates
+from planner.placement.base import Expert, Grid, Rates, Trace
 from planner.placement.io import read as read_trace
 from planner.placement.portfolio import Task, place
+from planner.placement.scenario import SCENARIOS, Router, make
+from planner.placement.statistics import statistics
 from planner.plan import read as read_plan
 
 DEFAULT = Rates()
+TOKENS, LAYERS = 32_768, 2  # of a scenario
+
+
+@dataclass(frozen=True)
+class Case:
+    """The group of GPUs and the experts to place on it; `topk` None where only the trace knows it."""
+
+    experts: int
+    topk: int | None
+    grid: Grid
+    rates: Rates
+    expert: Expert
 
 
 @click.command()
 @click.argument("plan_file", metavar="[PLAN.json]", required=False, type=click.Path(path_type=Path))
-@click.option("--routing", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Trace (.npz, .jsonl).")
+@click.option("--routing", type=click.Path(path_type=Path, dir_okay=False), help="Trace (.npz, .jsonl).")
+@click.option("--scenario", type=click.Choice(list(SCENARIOS)), help="A made-up trace instead of --routing.")
+@click.option("--tokens", type=Count(2**24), help=f"Tokens of the scenario ({TOKENS}).")
+@click.option("--layers", type=Count(1024), help=f"Layers of the scenario ({LAYERS}).")
+@click.option("--topk", type=COUNT, help="Experts a token of the scenario visits (the plan's).")
+@click.option("--topk-groups", type=COUNT, help="Router groups open to a token of the scenario (half of --groups).")
 @click.option("--experts", type=COUNT, help="Experts of a layer (the plan's).")
 @click.option("--nodes", type=COUNT, help="Nodes of the expert-parallel group (the plan's).")
 @click.option("--gpus-per-node", type=COUNT, help="GPUs per node in the group (the plan's).")
@@ -41,38 +61,94 @@ DEFAULT = Rates()
 @click.option("--budget", type=click.IntRange(0), help="Most slots of a layer that may change nodes.")
 @click.option("--horizon", type=Finite(1.0), default=1e5, show_default=True, help="Passes that pay a move back.")
 @click.option("--per-batch", is_flag=True, help="The dispatcher splits replicas batch by batch.")
-@click.option("--nic", default=f"{DEFAULT.nic / 1e9:g} GB/s", show_default=True, help="Of one NIC; a plan has its own.")
+@click.option("--nic", help=f"Bandwidth of one NIC (the plan's, else {DEFAULT.nic / 1e9:g} GB/s).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write placement.json here.")
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML page of figures here.")
 @click.option("--dry-run", is_flag=True, help="Check the inputs only.")
 @format_options
 def command(
     plan_file: Path | None,
-    routing: Path,
     out: Path | None,
+    report: Path | None,
     dry_run: bool,  # noqa: FBT001
     form: str,
     quiet: bool,  # noqa: FBT001
     **given: Any,
 ) -> None:
-    """Place the experts of each layer in --routing on the GPUs of one expert-parallel group.
+    """Place the experts of each layer of a routing trace on the GPUs of one expert-parallel group.
 
     Planned on half of the trace's sequences; the metrics are those of the other half.
     """
     began = time.perf_counter()
-    experts, grid, rates, expert = _from_plan(plan_file, given) if plan_file else _from_options(given)
-    trace = read_trace(routing, experts, grid.gpus)
+    case = _from_plan(plan_file, given) if plan_file else _from_options(given)
+    trace = _trace(given, case)
+    task = _task(given, case, trace)
+    if dry_run:
+        talk(f"{trace.ids.shape[0]} layers of {trace.tokens:,} tokens; the inputs are sound", quiet=quiet)
+        return
+    answers = place(trace, task, _progress(quiet=quiet))
+    data = placement_json(answers, case.experts, case.grid, round(time.perf_counter() - began, 3))
+    if out:
+        write(out, to_json({**data, "seconds": None}))
+        talk(f"wrote {out}", quiet=quiet)
+    if report:
+        reports().write_placement({**data, "statistics": statistics(trace, answers, task)}, report)
+        talk(f"wrote {report}", quiet=quiet)
+    emit(form, data, lambda: [_sheet(data)])
+
+
+def _from_plan(path: Path, given: dict[str, Any]) -> Case:
+    plan = read_plan(path)
+    stated = ("experts", "nodes", "gpus_per_node", "hidden", "expert_hidden", "topk", "nic")
+    _refuse(stated, given, "the plan states this; leave the option out")
+    model = plan.setting.model
+    return Case(model.experts, model.topk, grid_of(plan), rates_of(plan), expert_of(plan))
+
+
+def _from_options(given: dict[str, Any]) -> Case:
+    names = ("experts", "nodes", "gpus_per_node", "hidden", "expert_hidden")
+    missing = [Fault(_option(name), "is needed without a plan") for name in names if not given[name]]
+    if missing:
+        raise InputError(*missing)
+    rates = Rates(nic=quantity.parse(given["nic"], "bytes/s", "--nic")) if given["nic"] else DEFAULT
+    if not rates.nic > 0:
+        raise InputError(Fault("--nic", "expected more than 0", given["nic"]))
+    grid = Grid(given["nodes"], given["gpus_per_node"])
+    return Case(given["experts"], given["topk"], grid, rates, Expert(given["hidden"], given["expert_hidden"]))
+
+
+def _trace(given: dict[str, Any], case: Case) -> Trace:
+    """The trace of --routing or of --scenario; usage error when it is neither or both."""
+    if bool(given["routing"]) == bool(given["scenario"]):
+        raise click.UsageError("Give a trace with --routing FILE, or make one up with --scenario NAME.")
+    groups = given["groups"]
+    if case.experts % groups:
+        raise InputError(Fault("--groups", f"must divide the {case.experts} experts", groups))
+    if given["routing"]:
+        own = ("tokens", "layers", "topk", "topk_groups")
+        _refuse(own, given, "is for a --scenario; the trace in --routing has its own")
+        return read_trace(given["routing"], case.experts, case.grid.gpus)
+    if not case.topk:
+        raise InputError(Fault("--topk", "is needed for a scenario without a plan"))
+    router = Router(case.experts, case.topk, groups, given["topk_groups"] or max(groups // 2, 1))
+    return make(
+        given["scenario"], router, case.grid, given["layers"] or LAYERS, given["tokens"] or TOKENS, given["seed"]
+    )
+
+
+def _task(given: dict[str, Any], case: Case, trace: Trace) -> Task:
     layers = trace.ids.shape[0]
-    slots = _slots(given, experts, expert, grid, layers)
-    if experts % given["groups"]:
-        raise InputError(Fault("--groups", f"must divide the {experts} experts", given["groups"]))
-    old = read_placements(given["old"], experts, grid, layers) if given["old"] else None
-    task = Task(
+    slots = _slots(given, case.experts, case.expert, case.grid, layers)
+    if given["budget"] is not None and not given["old"]:
+        raise InputError(Fault("--budget", "counts moves from an --old placement; name one"))
+    old = read_placements(given["old"], case.experts, case.grid, layers) if given["old"] else None
+    return Task(
         slots,
-        grid,
-        rates,
-        expert,
-        experts,
+        case.grid,
+        case.rates,
+        case.expert,
+        case.experts,
         given["groups"],
         old,
         given["budget"],
@@ -80,36 +156,17 @@ def command(
         seed=given["seed"],
         per_batch=given["per_batch"],
     )
-    if dry_run:
-        talk(f"{layers} layers of {trace.tokens:,} tokens; the inputs are sound", quiet=quiet)
-        return
-    answers = place(trace, task, _progress(quiet=quiet))
-    data = placement_json(answers, experts, grid, round(time.perf_counter() - began, 3))
-    if out:
-        write(out, to_json({**data, "seconds": None}))
-        talk(f"wrote {out}", quiet=quiet)
-    emit(form, data, lambda: [_sheet(data)])
 
 
-def _from_plan(path: Path, given: dict[str, Any]) -> tuple[int, Grid, Rates, Expert]:
-    plan = read_plan(path)
-    clash = [name for name in ("experts", "nodes", "gpus_per_node", "hidden", "expert_hidden") if given[name]]
+def _refuse(names: tuple[str, ...], given: dict[str, Any], why: str) -> None:
+    """InputError when any of these options was given."""
+    clash = ", ".join(_option(name) for name in names if given[name])
     if clash:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in clash)
-        raise InputError(Fault(options, "the plan states this; leave the option out"))
-    return plan.setting.model.experts, grid_of(plan), rates_of(plan), expert_of(plan)
+        raise InputError(Fault(clash, why))
 
 
-def _from_options(given: dict[str, Any]) -> tuple[int, Grid, Rates, Expert]:
-    names = ("experts", "nodes", "gpus_per_node", "hidden", "expert_hidden")
-    missing = [Fault(f"--{name.replace('_', '-')}", "is needed without a plan") for name in names if not given[name]]
-    if missing:
-        raise InputError(*missing)
-    rates = Rates(nic=quantity.parse(given["nic"], "bytes/s", "--nic"))
-    if not rates.nic > 0:
-        raise InputError(Fault("--nic", "expected more than 0", given["nic"]))
-    grid = Grid(given["nodes"], given["gpus_per_node"])
-    return given["experts"], grid, rates, Expert(given["hidden"], given["expert_hidden"])
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _slots(given: dict[str, Any], experts: int, expert: Expert, grid: Grid, layers: int) -> int:

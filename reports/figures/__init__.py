@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import plotly.graph_objects as go
 
 from reports.figures import (
+    comparison,
     cost_to_train,
     days_to_train,
     frontier,
@@ -29,7 +30,7 @@ from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """`artefact` is plan, search or capacity; `drawable` says whether this artefact has what the figure shows."""
+    """`artefact` is plan, search, comparison or capacity; `drawable`: whether this one has what the figure shows."""
 
     artefact: str
     draw: Callable[[Json], go.Figure]
@@ -49,6 +50,7 @@ FIGURES: Final = {
     "parameters": Drawing("plan", parameters.draw, parameters.read, _has("model")),
     "frontier": Drawing("search", frontier.draw, frontier.read, _has("frontier")),
     "searched": Drawing("search", searched.draw, searched.read, _has("searched")),
+    "comparison": Drawing("comparison", comparison.draw, comparison.read, _has("rows")),
     "days_to_train": Drawing("capacity", days_to_train.draw, days_to_train.read, _has("series")),
     "cost_to_train": Drawing("capacity", cost_to_train.draw, cost_to_train.read, _has("series")),
     "tokens_per_day": Drawing("capacity", tokens_per_day.draw, tokens_per_day.read, _has("series")),

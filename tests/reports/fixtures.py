@@ -224,3 +224,22 @@ def capacity(name: str = "Zephyr-900B-A31B") -> dict[str, Any]:
         "schema_version": 1, "tool_version": "0.1.0", "model": model(name), "workload": workload(), "series": series,
         "answers": [soonest(series, deadline=30.0)],
     }  # fmt: skip
+
+
+def comparison() -> dict[str, Any]:
+    """A step predicted with and without a calibration, and measured; one phase was not measured apart."""
+    step = 0.21
+    shares = {"forward": 0.3, "backward": 0.5, "data": 0.1, "optimizer": 0.05, "bubble": None}
+    rows = [
+        {
+            "phase": name,
+            "predicted_s": step * (share or 0.08) * 1.04,
+            "measured_s": None if share is None else step * share,
+            "error": None if share is None else 0.04,
+            "uncalibrated_s": step * (share or 0.08) * 1.9,
+        }
+        for name, share in shares.items()
+    ]
+    whole = {"predicted_s": step * 1.04, "measured_s": step, "error": 0.04, "interval_s": [step * 0.9, step * 1.2]}
+    whole |= {"uncalibrated_s": step * 1.9, "uncalibrated_error": 0.9}
+    return {"schema_version": 1, "clock": "cpu", "rows": rows, "step": whole, "calibration": "a-lab"}

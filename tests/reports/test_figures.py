@@ -8,7 +8,12 @@ from reports import theme
 from reports.figures import FIGURES, scaling
 from tests.reports import fixtures
 
-ARTEFACTS = {"plan": fixtures.plan, "search": fixtures.search, "capacity": fixtures.capacity}
+ARTEFACTS = {
+    "plan": fixtures.plan,
+    "search": fixtures.search,
+    "comparison": fixtures.comparison,
+    "capacity": fixtures.capacity,
+}
 HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
 
 
@@ -188,3 +193,27 @@ def test_sizes_are_ticked_at_powers_of_two(powers):
     ticks = scaling._powers([2**power for power in powers])
     assert ticks == [2**power for power in powers]
     assert sum(bool(label) for label in scaling._labels(ticks)) <= scaling.ROOM
+
+
+def test_a_comparison_shows_three_values_for_each_phase_and_the_step():
+    """Measured, predicted and uncalibrated stand in the row of their phase; what was not measured has no bar."""
+    artefact = fixtures.comparison()
+    drawn = traces("comparison", artefact)
+    rows = len(artefact["rows"]) + 1
+    assert len(drawn["Predicted"].x) == rows
+    assert len(drawn["Measured"].x) == rows - 1
+    assert len(drawn["Predicted without calibration"].x) == rows
+    assert max(drawn["Predicted"].x) == artefact["step"]["predicted_s"]
+
+
+def test_a_comparison_without_calibration_has_no_third_mark():
+    """What nobody computed is not drawn."""
+    artefact = fixtures.comparison()
+    for row in (*artefact["rows"], artefact["step"]):
+        del row["uncalibrated_s"]
+    assert set(traces("comparison", artefact)) == {"Measured", "Predicted"}
+
+
+def test_the_reading_of_a_comparison_names_the_phase_furthest_off():
+    """In seconds, not in percent: the backward pass is the largest."""
+    assert "furthest off is backward" in FIGURES["comparison"].read(fixtures.comparison())

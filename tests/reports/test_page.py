@@ -88,7 +88,7 @@ def test_each_figure_is_labelled(page):
 
 def test_every_registered_figure_has_a_place():
     """The two pages together show all figures of the registry, each once."""
-    pages = plan_page(fixtures.plan(), fixtures.search()) + capacity_page(fixtures.capacity())
+    pages = plan_page(fixtures.plan(), fixtures.search(), fixtures.comparison()) + capacity_page(fixtures.capacity())
     assert sorted(re.findall(r'id="figure-(\w+)"', pages)) == sorted(FIGURES)
 
 

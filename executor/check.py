@@ -1,0 +1,67 @@
+"""A plan beside one process that trains the same: the loss and every gradient."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from executor.parallel import Options
+from executor.ranks import Ranks
+from executor.trainer import Trainer
+from planner.model import Model
+from planner.record import Check
+from planner.strategy import ORDERS, Choices, Degrees, Workload
+
+
+def check(
+    pool: Ranks,
+    model: Model,
+    degrees: Degrees,
+    choices: Choices,
+    workload: Workload,
+    seed: int = 0,
+    options: Options = Options(),  # noqa: B008 (frozen)
+) -> Check:
+    """Train one step on random tokens by the plan and on one rank, with the same micro-batches, and compare.
+
+    `gradient_error` is the largest, over the parameters, of max |difference| over max |gradient| of the one process.
+    RankFailed when a rank failed. The pool needs `degrees.world` ranks.
+    """
+    alone = Degrees(1, micro_batch=degrees.micro_batch)
+    plain = replace(choices, schedule="1f1b", zero=0, recompute="none", order=ORDERS[0])
+    expected = pool.run(measure, model, alone, plain, workload, seed, Options(), ranks=1)[0]
+    found = pool.run(measure, model, degrees, choices, workload, seed, options, ranks=int(degrees.world))[0]
+    return compare(expected, found)
+
+
+Measured = tuple[float, dict[str, Tensor]]
+
+
+def measure(
+    model: Model, degrees: Degrees, choices: Choices, workload: Workload, seed: int, options: Options
+) -> Measured | None:
+    """Loss and whole gradients of one step, on rank 0."""
+    trainer = Trainer(model, degrees, choices, workload, seed=seed, options=options)
+    loss = trainer.forward_backward(random_tokens(model, workload, seed)[list(trainer.rows)])
+    gradients = trainer.gradients()
+    return (loss, gradients) if dist.get_rank() == 0 else None
+
+
+def random_tokens(model: Model, workload: Workload, seed: int) -> Tensor:
+    """A global batch of token ids [global_batch, seq_len + 1], the same on every rank."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(model.vocab, (workload.global_batch, workload.seq_len + 1), generator=generator)
+
+
+def compare(expected: Measured, found: Measured) -> Check:
+    """The errors of (loss, gradients) against those expected; a gradient that only one of them has is off by inf."""
+    loss = abs(found[0] - expected[0]) / abs(expected[0])
+    errors = [float("inf")] if expected[1].keys() != found[1].keys() else []
+    for name in expected[1].keys() & found[1].keys():
+        off = (found[1][name] - expected[1][name]).abs().max().item()
+        size = expected[1][name].abs().max().item()
+        errors.append(off / size if size else (float("inf") if off else 0.0))
+    return Check(loss_error=loss, gradient_error=max(errors, default=0.0))

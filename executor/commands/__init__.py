@@ -1,0 +1,1 @@
+"""The commands that need the executor; each module is imported when its command is called."""

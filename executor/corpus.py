@@ -1,0 +1,92 @@
+"""Real text to train on, always there: the source of Python's own standard library, byte by byte.
+
+Every twentieth file is held out. The others are one stretch of bytes, cut into windows of `seq_len` tokens, each with
+the byte that follows it; an epoch is one permutation of the windows, drawn from seed and epoch. The position in the
+corpus is one number, the sequences drawn so far, so a run goes on where it was on any number of ranks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import Fault, InputError
+
+LARGEST = 8 * 2**20  # bytes read; a proxy sees less than that
+HELD_OUT = 20  # every so many files
+SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"})
+
+Bytes = NDArray[np.uint8]
+Tokens = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """`text` and `held_out` are bytes; sequences have `seq_len` + 1 tokens, the last of which is only predicted."""
+
+    text: Bytes
+    held_out: Bytes
+    seq_len: int
+    seed: int
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the bytes: another version of Python has another library."""
+        return hashlib.sha256(self.text.tobytes() + b"\0" + self.held_out.tobytes()).hexdigest()
+
+    @property
+    def windows(self) -> int:
+        """Sequences of one epoch."""
+        return (len(self.text) - 1) // self.seq_len
+
+    def sequences(self, start: int, stop: int) -> Tokens:
+        """Sequences number `start` to `stop` of the run [stop - start, seq_len + 1], whatever the epochs between."""
+        picked = [self._permutation(i // self.windows)[i % self.windows] for i in range(start, stop)]
+        return _cut(self.text, np.array(picked, dtype=np.int64), self.seq_len)
+
+    def held_out_sequences(self, count: int) -> Tokens:
+        """The first `count` sequences of the files held out [at most count, seq_len + 1]."""
+        there = (len(self.held_out) - 1) // self.seq_len
+        return _cut(self.held_out, np.arange(min(count, there)), self.seq_len)
+
+    def _permutation(self, epoch: int) -> NDArray[np.int64]:
+        return _permutation(self.seed, epoch, self.windows)
+
+
+def load(seq_len: int, seed: int, folder: Path | None = None) -> Corpus:
+    """The corpus of this Python, or of the *.py files under `folder`; InputError when there is too little text."""
+    text, held_out = _read(folder or Path(sysconfig.get_path("stdlib")))
+    if min(len(text), len(held_out)) <= seq_len:
+        expected = f"holds too little Python source for sequences of {seq_len} bytes (training {len(text)} B)"
+        raise InputError(Fault(str(folder or sysconfig.get_path("stdlib")), expected))
+    return Corpus(text, held_out, seq_len, seed)
+
+
+@cache
+def _read(folder: Path) -> tuple[Bytes, Bytes]:
+    parts: tuple[list[bytes], list[bytes]] = ([], [])
+    size = 0
+    files = sorted(path for path in folder.rglob("*.py") if not SKIPPED & set(path.relative_to(folder).parts))
+    for number, path in enumerate(files):
+        data = path.read_bytes()
+        if size + len(data) > LARGEST:
+            break
+        size += len(data)
+        parts[number % HELD_OUT == HELD_OUT - 1].append(data)
+    text, held_out = (np.frombuffer(b"\n".join(part), dtype=np.uint8) for part in parts)
+    return text, held_out
+
+
+@cache
+def _permutation(seed: int, epoch: int, windows: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch]).permutation(windows)
+
+
+def _cut(text: Bytes, windows: NDArray[np.int64], seq_len: int) -> Tokens:
+    return text[windows[:, None] * seq_len + np.arange(seq_len + 1)].astype(np.int64)

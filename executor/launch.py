@@ -1,0 +1,93 @@
+"""Gets a job onto ranks: children of this process, or the processes that torchrun has started on any machines."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from executor.failures import cause
+from executor.job import Job, Report
+from executor.ranks import RankFailed, Ranks
+from planner.errors import RunFailed
+
+BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
+NAMELESS = "none"  # what torchrun calls a job without --rdzv-id
+WORLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def world() -> int | None:
+    """Ranks that torchrun has started, None when it started none."""
+    return int(os.environ["WORLD_SIZE"]) if all(name in os.environ for name in WORLD) else None
+
+
+def run_id() -> str | None:
+    """The name of torchrun's job, which its restarts keep; None without one."""
+    found = os.environ.get("TORCHELASTIC_RUN_ID", NAMELESS)
+    return None if found == NAMELESS else found
+
+
+def spawn(job: Job, pool: Ranks, ranks: int) -> list[Report]:
+    """The reports of `ranks` children of `pool`; RunFailed with the cause when one of them failed."""
+    from executor.train import train  # noqa: PLC0415  the parent's own checks need no torch
+
+    with _forwarding(pool) as asked:
+        try:
+            return pool.run(train, job, ranks=ranks)
+        except RankFailed as error:
+            if asked():
+                raise KeyboardInterrupt from None
+            raise RunFailed(cause(error.failures)) from error
+
+
+def together(make: Callable[[], Job]) -> tuple[Job, list[Report]]:
+    """Do the job that rank 0 makes on all ranks that are joined; all reports, on rank 0 alone, else only the own."""
+    import torch.distributed as dist  # noqa: PLC0415
+
+    from executor.train import train  # noqa: PLC0415
+
+    first = dist.get_rank() == 0
+    control = dist.new_group(backend="gloo")
+    told: list[Any] = [_attempt(make)] if first else [None]
+    dist.broadcast_object_list(told, group=control)
+    if isinstance(told[0], Exception):
+        raise told[0]
+    try:
+        own = train(told[0])
+    except Exception as error:
+        rank, text = dist.get_rank(), f"{type(error).__name__}: {error}"
+        raise RunFailed(cause({rank: text})) from error
+    reports: list[Any] | None = [None] * dist.get_world_size() if first else None
+    dist.gather_object(own, reports, group=control)
+    return told[0], reports or [own]
+
+
+def _attempt(make: Callable[[], Job]) -> Job | Exception:
+    try:
+        return make()
+    except Exception as error:  # noqa: BLE001  every rank must hear of it
+        return error
+
+
+@contextmanager
+def _forwarding(pool: Ranks) -> Iterator[Callable[[], bool]]:
+    """SIGTERM and the first SIGINT are handed to the ranks, which save and return; a second SIGINT ends them."""
+    asked: list[int] = []
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if signal.SIGINT in asked and number == signal.SIGINT:
+            pool.close()
+            raise KeyboardInterrupt
+        asked.append(number)
+        for pid in pool.pids:
+            os.kill(pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,92 @@
+"""The part of a model that stands on one rank of a pipeline, chunk by chunk, as the planner's layout cuts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from executor.model import Decoder, build
+from planner.layout import chain, chunks
+from planner.model import Model
+
+IGNORED = -100  # a label that no loss counts
+
+
+@dataclass(frozen=True)
+class Content:
+    """What one chunk holds of the chain embedding, layers, prediction modules, head.
+
+    `rows_in`, `rows_out`: how many hidden states go in and out for each token (the prediction modules add theirs).
+    """
+
+    layers: range
+    embedding: bool
+    mtp: bool
+    head: bool
+    rows_in: int
+    rows_out: int
+
+
+def contents(model: Model, seq_len: int, pp: int, vpp: int) -> list[Content]:
+    """The chunks in order of depth; ValueError when the layout cuts between two prediction modules."""
+    ahead = model.mtp_layers if model.mtp is not None else 0
+    last = len(chain(model)) - 1
+    modules = range(model.layers + 1, model.layers + 1 + ahead)
+    found, rows = [], 1
+    for held in chunks(model, seq_len, pp, vpp):
+        inside = [position in held for position in modules]
+        if 0 < sum(inside) < ahead:
+            raise ValueError("the prediction modules would stand on two pipeline stages; take another pp or vpp")
+        out = 1 + ahead if rows > 1 or any(inside) else 1
+        layers = range(max(held.start - 1, 0), min(held.stop - 1, model.layers))
+        found.append(Content(layers, 0 in held, any(inside), last in held, rows, out))
+        rows = out
+    return found
+
+
+class Chunk(nn.Module):
+    """One chunk for the pipeline: its decoder, and the positions of the tokens that this rank sees."""
+
+    def __init__(self, decoder: Decoder, positions: Tensor) -> None:
+        """`positions` [tokens of this context rank]."""
+        super().__init__()
+        self.decoder = decoder
+        self.register_buffer("positions", positions, persistent=False)
+
+    def forward(self, x: Tensor, ahead: Tensor | None = None) -> Tensor:
+        """Token ids [b, s] or hidden states in, hidden states or logits out; `ahead` as the decoder wants it."""
+        return self.decoder(x, self.positions, ahead if len(self.decoder.mtp) else None)  # type: ignore[no-any-return]
+
+
+def make(model: Model, content: Content, device: torch.device, seed: int) -> Decoder:
+    """The decoder of a chunk, whole tensors, fp32; training needs every part in place, whatever the layout."""
+    return build(
+        model,
+        device=device,
+        layers=content.layers,
+        embedding=content.embedding,
+        mtp=content.mtp,
+        head=content.head,
+        seed=seed,
+    )
+
+
+def batch(tokens: Tensor, positions: Tensor, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, labels and next tokens of sequences `tokens` [b, s + 1] at the `positions` of this context rank.
+
+    Inputs [b, n]; labels [b, 1 + ahead, n], those of prediction module i one further, `IGNORED` behind the end; next
+    tokens [b, n, ahead].
+    """
+    following = tokens[:, 1:]
+    rows = [following]
+    for depth in range(1, 1 + ahead):
+        end = following.new_full((len(tokens), depth), IGNORED)
+        rows.append(torch.cat((following[:, depth:], end), 1))
+    labels = torch.stack(rows, 1)[..., positions]
+    return (
+        tokens[:, :-1][:, positions].contiguous(),
+        labels,
+        labels[:, :ahead].clamp(min=0).transpose(1, 2).contiguous(),
+    )

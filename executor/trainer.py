@@ -1,0 +1,246 @@
+"""Trains a model by a plan's strategy on the ranks of the default process group: what `plan run` steps.
+
+trainer = Trainer(model, degrees, choices, workload, device="cpu", seed=0)
+with recording(Recorder()) as times:  # executor.spans: what every action and collective took
+    loss = trainer.step(tokens[list(trainer.rows)])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import _init_optim_state
+from torch.distributed.tensor import DTensor
+
+from executor.clip import clip, local, total_norm
+from executor.copies import Copies, canonical, whole
+from executor.layers.router import Router
+from executor.loss import cross_entropy
+from executor.mesh import build_meshes
+from executor.parallel import Options, apply
+from executor.parallel.collectives import all_reduce
+from executor.parallel.context import order
+from executor.parallel.data import timed_all_reduce
+from executor.pipeline import Pipeline
+from executor.refusal import DTYPES, refuse
+from executor.spans import span
+from executor.stages import Chunk, Content, batch, contents, make
+from planner.model import Model
+from planner.strategy import Choices, Degrees, Workload
+
+MOMENTUM = 0.9  # of SGD
+AHEAD_WEIGHT = 0.3  # of all prediction modules together beside the main loss (DeepSeek-V3, arXiv:2412.19437, 4.2)
+
+
+@dataclass
+class Held:
+    """A parameter of this rank: its canonical name, itself, the local piece that the optimizer updates.
+
+    `counts`: it stands for all its copies in other chunks.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    piece: nn.Parameter
+    counts: bool
+
+
+class Trainer:
+    """The part of a training run that lives on this rank.
+
+    `modules` its chunks of the model (names as in one process), `rows` its sequences of the global batch, `norm` the
+    last gradient norm before clipping, `optimizer` one torch optimizer over the local pieces of its parameters.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        degrees: Degrees,
+        choices: Choices,
+        workload: Workload,
+        *,
+        device: str | torch.device = "cpu",
+        seed: int = 0,
+        lr: float = 1e-3,
+        most_norm: float = 1.0,
+        options: Options = Options(),  # noqa: B008 (frozen)
+    ) -> None:
+        """Build, cut and schedule this rank's chunks. Every rank must call it.
+
+        `lr` of AdamW or of SGD with momentum, `most_norm` the L2 norm that gradients are clipped to; `options` are the
+        ways to run a plan that the plan leaves open. Raises InputError for what is planned but not run.
+        """
+        refuse(model, degrees, choices)
+        self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
+        self.device, self.most_norm, self.norm = torch.device(device), most_norm, float("nan")
+        self.meshes = build_meshes(degrees, self.device.type, choices.order)
+        self.rows, micro_batches = self._share()
+        self._ahead = model.mtp_layers if model.mtp is not None else 0
+        self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
+        pp, vpp = self.meshes.size("pp"), int(degrees.vpp)
+        found = contents(model, workload.seq_len, pp, vpp)[self.meshes.rank("pp") :: pp]
+        self.modules = [make(model, each, self.device, seed) for each in found]
+        dtype = DTYPES[choices.precision]
+        applied = [apply(each, self.meshes, choices, options, workload.seq_len, dtype) for each in self.modules]
+        self._summed = [parameter for each in applied for parameter in each.partial()]
+        self._copies = Copies(self.modules, self.meshes, tied=model.tied)
+        self.held = list(self._pieces())
+        self.optimizer = _optimizer(choices.optimizer, [each.piece for each in self.held], lr)
+        self._routers = [module for each in self.modules for module in each.modules() if isinstance(module, Router)]
+        for router in self._routers:
+            router.aux_scale = 1.0 / workload.tokens_per_step
+        self.pipeline = Pipeline(
+            [Chunk(module, self._order.to(self.device)) for module in self.modules],
+            [each.sync for each in applied],
+            [self._boundary(each) for each in found],
+            self.meshes.group("pp"),
+            choices.schedule,
+            micro_batches,
+            self._loss,
+        )
+
+    def step(self, tokens: Tensor) -> float:
+        """One optimizer step on `tokens` [len(rows), seq_len + 1] (the last column is only predicted).
+
+        Returns the mean loss over the tokens of the global batch, the same on every rank.
+        """
+        loss = self.forward_backward(tokens)
+        self.update()
+        return loss
+
+    def forward_backward(self, tokens: Tensor) -> float:
+        """The gradients of one step, complete but not clipped, and the loss of `step`."""
+        inputs, labels, ahead = batch(tokens.to(self.device), self._order, self._ahead)
+        with timed_all_reduce():
+            loss = self.pipeline.run(inputs, labels, ahead if self._ahead else None)
+        partial = [local(each.grad) for each in self._summed if each.grad is not None]
+        if partial:
+            _add_together(partial, self.meshes.group("tp"), "tensor")
+        self._copies.sum_gradients()
+        if self.meshes.rank("tp"):
+            loss = torch.zeros_like(loss)  # the ranks of tp have all computed the same
+        return float(all_reduce(loss, dist.group.WORLD, "data"))  # type: ignore[arg-type]
+
+    def update(self) -> None:
+        """Clip by the norm over all ranks, step the optimizer, balance the routers, drop the gradients."""
+        with span("clip"):
+            counted = [each.parameter.grad for each in self.held if each.counts]
+            norm = total_norm((each for each in counted if each is not None), self.meshes.group("pp"))
+            for each in self.held:
+                each.piece.grad = None if each.parameter.grad is None else local(each.parameter.grad)
+            clip((each.piece for each in self.held), norm, self.most_norm)
+        with span("optimizer"):
+            self.optimizer.step()
+        self.norm = float(norm)
+        self._balance()
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forget the gradients of `forward_backward`."""
+        for each in self.held:
+            each.parameter.grad = each.piece.grad = None
+
+    def gradients(self) -> dict[str, Tensor]:
+        """Whole gradients by canonical name on rank 0, part of them elsewhere. Every rank must call it."""
+        kept = {each.name: each.parameter.grad for each in self.held if each.counts}
+        return whole({name: each for name, each in kept.items() if each is not None}, self.meshes.group("pp"))
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Whole parameters by canonical name on rank 0, part of them elsewhere. Every rank must call it."""
+        return whole({each.name: each.parameter.data for each in self.held if each.counts}, self.meshes.group("pp"))
+
+    def state(self) -> dict[str, Any]:
+        """Everything a checkpoint needs, by canonical name, as tensors that share memory with the trainer.
+
+        `model.NAME` parameters and buffers, `optimizer.NAME.KEY` states; what is sharded is a DTensor, so that
+        torch.distributed.checkpoint saves and loads in place on any layout.
+        """
+        if not self.optimizer.state:
+            _init_optim_state(self.optimizer)
+        found: dict[str, Any] = {}
+        for module in self.modules:
+            buffers = {name for name, _ in module.named_buffers()} & module.state_dict().keys()
+            found |= {f"model.{name}": module.get_buffer(name) for name in buffers}
+        for each in self.held:
+            found[f"model.{each.name}"] = each.parameter.data
+            for key, value in self.optimizer.state[each.piece].items():
+                found[f"optimizer.{each.name}.{key}"] = _like(value, each.parameter)
+        return found
+
+    def _share(self) -> tuple[range, int]:
+        """This rank's sequences of the global batch, and the micro-batches that they make."""
+        each = self.workload.global_batch // self.meshes.size("dp")
+        start = self.meshes.rank("dp") * each
+        return range(start, start + each), each // int(self.degrees.micro_batch)
+
+    def _boundary(self, content: Content) -> tuple[Tensor, Tensor]:
+        """Empty tensors like what a chunk receives and sends for one micro-batch."""
+        tokens = len(self._order) // (self.meshes.size("tp") if self.choices.sequence_parallel else 1)
+        rows, dtype = int(self.degrees.micro_batch), DTYPES[self.choices.precision]
+        received, sent = (
+            torch.empty(rows * each, tokens, self.model.hidden, dtype=dtype, device=self.device)
+            for each in (content.rows_in, content.rows_out)
+        )
+        return received, sent
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """A micro-batch's share of the mean over the global batch, prediction modules included."""
+        group = self.meshes.group("tp") if self.degrees.tp > 1 else None
+        each = [
+            cross_entropy(*pair, group) for pair in zip(logits.chunk(1 + self._ahead), labels.unbind(1), strict=True)
+        ]
+        total = each[0] + sum(each[1:]) * (AHEAD_WEIGHT / max(self._ahead, 1))
+        return total / self.workload.tokens_per_step
+
+    def _pieces(self) -> Iterator[Held]:
+        for chunk, module in enumerate(self.modules):
+            for name, parameter in module.named_parameters():
+                piece = nn.Parameter(local(parameter.data), requires_grad=parameter.requires_grad)
+                counts = self._copies.counts(chunk, name)
+                yield Held(canonical(name, tied=self.model.tied), parameter, piece, counts)
+
+    def _balance(self) -> None:
+        """Shift the routers' corrections by the load over all ranks of the stage."""
+        if not self._routers:
+            return
+        loads = torch.stack([router.load for router in self._routers])
+        for axis in ("tp", "cp", "dp"):
+            if self.meshes.size(axis) > 1:
+                loads = all_reduce(loads, self.meshes.group(axis), "data")
+        for router, load in zip(self._routers, loads, strict=True):
+            router.load.copy_(load)
+            router.update()
+
+
+def _optimizer(name: str, pieces: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
+    """The plan's optimizer over local pieces, fused where torch can."""
+    trained = [piece for piece in pieces if piece.requires_grad]
+    if name == "sgd":
+        return torch.optim.SGD(trained, lr=lr, momentum=MOMENTUM, fused=True)
+    return torch.optim.AdamW(trained, lr=lr, fused=True)
+
+
+def _add_together(tensors: list[Tensor], group: dist.ProcessGroup, phase: str) -> None:
+    """Sum tensors over a group in place, in one message."""
+    total = all_reduce(torch.cat([each.flatten() for each in tensors]), group, phase)
+    for each, part in zip(tensors, total.split([each.numel() for each in tensors]), strict=True):
+        each.copy_(part.view_as(each))
+
+
+def _like(value: Any, parameter: Tensor) -> Any:
+    """A local optimizer state as the DTensor that its parameter is."""
+    if not isinstance(parameter, DTensor) or value.dim() == 0:
+        return value
+    return DTensor.from_local(
+        value,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
