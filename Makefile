@@ -15,9 +15,12 @@ READY := $(VENV)/.ready
 .PHONY: demo test check format lint types floors bench accuracy fit env clean
 .DEFAULT_GOAL := test
 
-demo: $(READY) ## the best plan for Kimi K2 on 10,240 H100s, with its report
+demo: $(READY) ## the best plan for Kimi K2 on 10,240 H100s, its proxy trained here, and the report
 	$(PLAN) search kimi-k2 --cluster h100-superpod --gpus 10240 --seq-len 4096 --global-batch 10240 \
 		--tokens 15.5T --out out/demo
+	$(PLAN) run out/demo/plan.json --ranks 4 --steps 20 --check --out out/demo/run
+	$(PLAN) compare out/demo/run/proxy.json out/demo/run/record.json --json > out/demo/comparison.json
+	$(PLAN) report out/demo/plan.json --comparison out/demo/comparison.json --out out/demo/report.html
 	@echo "Report: out/demo/report.html (open it in a browser)"
 
 test: $(READY) ## all tests but the benchmarks

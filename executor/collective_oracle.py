@@ -98,7 +98,7 @@ def rank_messages(
         options = Options()
         module = build(model, layers=layers, embedding=ends, mtp=False, head=ends)
         apply(module, meshes, choices, options, workload.seq_len, dtype)
-        positions = order(workload.seq_len, degrees.cp, 0, options.context)
+        positions = order(workload.seq_len, int(degrees.cp), 0, options.context)
         return _run(module, meshes, degrees, positions, sequence=choices.sequence_parallel, hidden=model.hidden)
     finally:
         dist.destroy_process_group()
@@ -109,7 +109,7 @@ def pipeline_sends(schedule: str, pp: int, vpp: int, micro_batches: int) -> list
     program = actions(schedule, pp, vpp, micro_batches)
     full = _add_send_recv(program, lambda stage: stage % pp, pp * vpp)  # type: ignore[arg-type]
     names = {_ComputationType.SEND_F: "forward", _ComputationType.SEND_B: "backward"}
-    kinds = ((action.computation_type for action in full[rank] if action is not None) for rank in range(pp))
+    kinds = ((action.computation_type for action in full[rank]) for rank in range(pp))
     return [Counter(names[kind] for kind in each if kind in names) for each in kinds]
 
 
@@ -119,11 +119,11 @@ def _run(
     """Forward and backward of random tokens, or of random hidden states."""
     for each in module.modules():
         if isinstance(each, Mixture):
-            each.router._choose = _in_turn(each.router.experts, each.router.topk)  # type: ignore[method-assign] # noqa: SLF001
+            each.router._choose = _in_turn(each.router.experts, each.router.topk)  # type: ignore[method-assign, assignment] # noqa: SLF001
     batch = int(degrees.micro_batch)
     x: Tensor = torch.zeros(batch, len(positions), dtype=torch.int64)
     if not module.starts:
-        x = torch.randn(batch, len(positions) // (degrees.tp if sequence else 1), hidden, dtype=torch.bfloat16)
+        x = torch.randn(batch, len(positions) // (int(degrees.tp) if sequence else 1), hidden, dtype=torch.bfloat16)
     with Log(meshes) as ahead, _rings(ahead):
         out = module(x.requires_grad_(x.is_floating_point()), positions)
     with Log(meshes) as behind, _rings(behind):
@@ -148,7 +148,7 @@ def _rings(log: Log) -> Iterator[None]:
             op.tensor.copy_(tensor)
         return []
 
-    dist.batch_isend_irecv = logged
+    dist.batch_isend_irecv = logged  # type: ignore[assignment]
     try:
         yield
     finally:

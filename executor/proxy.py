@@ -7,19 +7,18 @@ order, the schedule and its share of bubble, recompute, ZeRO, and the kinds of l
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from executor.axes import DENSE, EXPERT, Axis, axes, fold
+from executor.axes import fold
+from executor.kept import given_up, kept
 from executor.shrink import Size, Table, shrink
 from hwprofiles import load
 from planner import schedules, stack
 from planner.errors import Fault, InputError
 from planner.estimate import estimate
 from planner.families.table import model_of_table
-from planner.layout import chain
+from planner.layout import chain, chunks
 from planner.model import Model
 from planner.plan import Plan, strategy_json
 from planner.rules import broken
@@ -31,6 +30,8 @@ HERE = {"cpu": ("cpu-loopback", "torch-eager")}
 MOST_MICRO_BATCHES = 8
 MOST_MICRO_BATCH = 2
 LEAST_HIDDEN = 16
+SPARE_LAYERS = 12
+PLAIN = "1f1b"
 DEEPEST = 4  # chunks of a rank
 
 
@@ -89,7 +90,7 @@ def proxy(
             expected = f"the smallest proxy needs {peak:,.0f} B a rank; free memory or use fewer ranks"
             raise InputError(Fault("memory", expected, f"{memory:,.0f} B a rank"))
         size = replace(size, hidden=size.hidden // 2)
-    return Proxy(small, table, plan, tuple(_kept(plan, small)), tuple(_given_up(plan, small)))
+    return Proxy(small, table, plan, tuple(kept(plan, small)), tuple(given_up(plan, small)))
 
 
 def _small(plan: Plan, degrees: Degrees, size: Size, device: str, like: Like | None) -> tuple[Plan, Table]:
@@ -99,8 +100,11 @@ def _small(plan: Plan, degrees: Degrees, size: Size, device: str, like: Like | N
         micro_batch = 1
     exact = like.global_batch // (dp * micro_batch) if like else None
     degrees, choices, micro_batches = _schedule(plan, degrees, exact)
-    table = like.table if like else shrink(large.model, _fitted(size, degrees), large.workload.seq_len)
     seq_len = like.seq_len if like else _fitted(size, degrees).seq_len
+    table = like.table if like else _table(large.model, _fitted(size, degrees), large.workload.seq_len, degrees)
+    if table is None:
+        degrees, choices = replace(degrees, vpp=1), replace(choices, schedule=PLAIN)
+        table = shrink(large.model, _fitted(size, degrees), large.workload.seq_len)
     batch = like.global_batch if like else dp * micro_batch * micro_batches
     degrees = replace(degrees, micro_batch=micro_batch, replicas=_replicas(plan, degrees))
     steps = max(large.workload.tokens / large.workload.tokens_per_step, 1.0)
@@ -150,7 +154,34 @@ def _schedule(plan: Plan, degrees: Degrees, exact: int | None) -> tuple[Degrees,
         for micro_batches in near:
             if not kind.broken(pp, vpp, micro_batches):
                 return replace(degrees, vpp=vpp), choices, micro_batches
-    return degrees, replace(choices, schedule="1f1b"), wanted
+    return degrees, replace(choices, schedule=PLAIN), wanted
+
+
+def _table(model: Model, size: Size, seq_len: int, degrees: Degrees) -> Table | None:
+    """The shrunk model, with as many layers more as it takes for its pipeline to be cut where it can be."""
+    for layers in range(size.layers, size.layers + SPARE_LAYERS):
+        table = shrink(model, replace(size, layers=layers), seq_len)
+        if _stands(table, size.seq_len, int(degrees.pp), int(degrees.vpp)):
+            return table
+    return None
+
+
+def _stands(table: Table, seq_len: int, pp: int, vpp: int) -> bool:
+    """Whether the executor can run the chunks: none begins with a layer that reads the keys of the one before, and
+    no rank has two of the chunks that hold the embedding (the first, those of prediction modules and of a tied head).
+    """
+    model = model_of_table(table, "proxy", table["name"])
+    shared = {number for number, own in enumerate(table["kinds"].values()) if own["reach"] == "shared_kv"}
+    columns, embedding = chain(model), len(model.kinds)
+    holders = {embedding, embedding + 2, *((embedding + 1,) if model.tied else ())}
+    found: list[int] = []
+    for chunk, held in enumerate(chunks(model, seq_len, pp, vpp)):
+        content = [columns[position] for position in held]
+        if content[0] in shared:
+            return False
+        if holders & set(content):
+            found.append(chunk % pp)
+    return pp == 1 or len(found) == len(set(found))
 
 
 def _replicas(plan: Plan, degrees: Degrees) -> int:
@@ -166,66 +197,6 @@ def _precision(large: str, device: str) -> str:
     if device == "cpu":
         return "fp32"
     return large if large in ("bf16", "fp32") else "bf16"
-
-
-def _axes(large: Plan, small: Plan) -> list[tuple[Axis, int]]:
-    """The axes that mean something for the model, each with its degree in the small plan."""
-    names = (*DENSE, *EXPERT) if large.setting.model.experts else DENSE
-    found = axes(large)
-    return [(found[name], int(getattr(small.degrees, name))) for name in names]
-
-
-def _kept(large: Plan, small: Plan) -> Iterator[str]:
-    tiers = large.setting.tiers
-    for axis, now in _axes(large, small):
-        if now > 1 and axis.degree > 1:
-            yield f"{axis.name} = {axis.degree} across the {tiers[axis.tier].name} -> {now}"
-    c = small.setting.choices
-    if c.schedule == large.setting.choices.schedule:
-        chunks = f", vpp = {large.degrees.vpp} -> {small.degrees.vpp}" if large.degrees.vpp > 1 else ""
-        yield f"schedule {c.schedule}{chunks}, {_batches(large)} -> {_batches(small)} micro-batches"
-    yield f"recompute {c.recompute}, ZeRO {c.zero}, rank order {c.order}, optimizer {c.optimizer}"
-    yield f"layers in order of depth: {_kinds(large.setting.model)} -> {_kinds(small.setting.model)}"
-    if large.setting.model.experts:
-        yield f"experts: {_experts(large.setting.model)} -> {_experts(small.setting.model)}"
-
-
-def _given_up(large: Plan, small: Plan) -> Iterator[str]:
-    a, b = large.setting, small.setting
-    lost = [f"{axis.name} = {axis.degree}" for axis, now in _axes(large, small) if axis.degree > 1 and now == 1]
-    if lost:
-        yield f"{', '.join(lost)} -> 1: ranks are too few"
-    for axis, now in _axes(large, small):
-        if axis.degree == 1 and now > 1:
-            yield f"{axis.name} = 1 -> {now}, so that all ranks have work"
-    for name in ("schedule", "order", "precision", "optimizer"):
-        before, now = getattr(a.choices, name), getattr(b.choices, name)
-        if before != now:
-            yield f"{name} {before} -> {now}"
-    if large.degrees.replicas > 1 and small.degrees.replicas == 1:
-        yield f"hybrid shards: {large.degrees.replicas} copies -> 1"
-    yield f"parameters {a.model.total_parameters():,} -> {b.model.total_parameters():,}"
-    yield f"hidden {a.model.hidden:,} -> {b.model.hidden}, vocabulary {a.model.vocab:,} -> {b.model.vocab} (bytes)"
-    yield f"sequence {a.workload.seq_len:,} -> {b.workload.seq_len} tokens"
-    yield f"global batch {a.workload.global_batch:,} -> {b.workload.global_batch} sequences"
-    if a.model.mtp_layers > b.model.mtp_layers:
-        yield f"prediction modules {a.model.mtp_layers} -> {b.model.mtp_layers}"
-    crossed = {axis.tier for axis, _ in _axes(large, small) if axis.degree > 1}
-    if len(crossed) > len(b.tiers):
-        yield f"network tiers {', '.join(tier.name for tier in a.tiers)} -> {', '.join(tier.name for tier in b.tiers)}"
-
-
-def _batches(plan: Plan) -> int:
-    return int(micro_batch_count(plan.setting, plan.degrees))
-
-
-def _kinds(model: Model) -> str:
-    counts = Counter(model.kinds[kind].name for kind in model.order)
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _experts(model: Model) -> str:
-    return f"top {model.topk} of {model.experts}"
 
 
 def _outline(plan: Plan) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from planner.files import write
-from reports.page import capacity_page, plan_page
+from reports.page import capacity_page, placement_page, plan_page
 from reports.words import Json
 
 
@@ -17,3 +17,8 @@ def write_plan(plan: Json, search: Json | None, path: Path, comparison: Json | N
 def write_capacity(capacity: Json, path: Path) -> None:
     """Write the capacity page to `path`, whole or not at all."""
     write(path, capacity_page(capacity))
+
+
+def write_placement(placement: Json, path: Path) -> None:
+    """Write the page of a placement with its statistics to `path`, whole or not at all."""
+    write(path, placement_page(placement))

@@ -1,8 +1,8 @@
-"""The two pages: one plan with its search, and the capacity of clusters of many sizes."""
+"""The three pages: one plan with its search, the capacity of clusters of many sizes, a placement of experts."""
 
 from __future__ import annotations
 
-from reports import capacity_parts, plan_parts
+from reports import capacity_parts, placement_parts, plan_parts
 from reports.document import document, figures
 from reports.markup import join, tag
 from reports.words import Json
@@ -38,3 +38,20 @@ def capacity_page(capacity: Json) -> str:
     )
     title = f"{capacity['model']['name']}: how many GPUs"
     return document(title, capacity_parts.header(capacity), sections, capacity["tool_version"])
+
+
+def placement_page(placement: Json) -> str:
+    """One self-contained HTML page of `placement.json` with the `statistics` of its trace."""
+    traffic = join((
+        tag("p", placement_parts.shown(placement), class_="note"),
+        figures(("gpu_load", "expert_load", "node_traffic", "coactivation"), placement),
+    ))  # fmt: skip
+    sections = (
+        ("layer", "A typical layer", traffic),
+        ("router", "The router", figures(("routing_drift",), placement)),
+        ("moves", "Moves", figures(("migration",), placement)),
+        ("layers", "Every layer", placement_parts.layers(placement)),
+        ("method", "What the numbers mean", placement_parts.method(placement)),
+    )
+    title = f"{placement['experts']} experts on {placement['nodes'] * placement['gpus_per_node']} GPUs"
+    return document(title, placement_parts.header(placement), sections, placement["tool_version"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Self
 
 import click
@@ -23,6 +24,7 @@ from planner.provenance import SCHEMA_VERSION, tool_version
 HERE = "cpu-loopback"
 MOST_RANKS = 64
 PERCENT = 100.0
+MEANS = ("mean", "worst", "uncalibrated_mean")
 
 
 @click.command()
@@ -172,8 +174,25 @@ def _json(made: Calibration, rows: Sequence[Measurement], checks: Sequence[Json]
         "stack": {"name": made.stack_name, **made.stack},
         "residuals": dict(made.residuals),
         "left_out": list(left_out),
+        "summary": summary(checks),
         "checks": list(checks),
     }
+
+
+def summary(checks: Sequence[Json]) -> Json:
+    """Mean and largest error of the step by ranks, of fitted and held-out plans, and of the share of bubble."""
+    found: Json = {}
+    for ranks in sorted({check["ranks"] for check in checks}):
+        mine = [check for check in checks if check["ranks"] == ranks]
+        kinds = {"fitted": [c for c in mine if c["fitted"]], "held_out": [c for c in mine if not c["fitted"]]}
+        found[str(ranks)] = {kind: _errors(rows) for kind, rows in kinds.items() if rows}
+    return found
+
+
+def _errors(checks: Sequence[Json]) -> Json:
+    errors = [abs(check["step"]["error"]) for check in checks]
+    before = [abs(check["step"]["uncalibrated_error"]) for check in checks]
+    return {"n": len(errors), "mean": fmean(errors), "worst": max(errors), "uncalibrated_mean": fmean(before)}
 
 
 def _sheets(made: Calibration, checks: Sequence[Json]) -> list[Sheet]:
@@ -185,7 +204,14 @@ def _sheets(made: Calibration, checks: Sequence[Json]) -> list[Sheet]:
     ]
     rows = [_check_row(check) for check in sorted(checks, key=lambda check: not check["fitted"])]
     head = ("plan", "seen", "measured", "calibrated", "error", "uncalibrated", "error")
-    return [*(sheet for sheet in sheets if sheet.rows), *([Sheet("CPU time of a step", head, rows)] if rows else [])]
+    means = [
+        (f"{ranks} ranks", kind.replace("_", " "), str(e["n"]), *(f"{PERCENT * e[key]:.1f} %" for key in MEANS))
+        for ranks, kinds in summary(checks).items()
+        for kind, e in kinds.items()
+    ]
+    sheets.append(Sheet("CPU time of a step", head, rows))
+    sheets.append(Sheet("Mean errors", ("ranks", "seen", "plans", "mean", "worst", "uncalibrated"), means))
+    return [sheet for sheet in sheets if sheet.rows]
 
 
 def _check_row(check: Json) -> tuple[str, ...]:

@@ -43,7 +43,9 @@ RANKS = Count(1024)  # on one machine more tell nothing
 @click.option("--keep", type=COUNT, default="3", show_default=True, help="Newest checkpoints to keep.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint in --out, on any number of ranks.")
 @click.option("--max-restarts", type=NONE, default=0, show_default=True, help="Failures to recover from alone.")
-@click.option("--timeout", type=Finite(1.0, 86400.0), default=60.0, show_default=True, help="Seconds a rank may be late.")
+@click.option(
+    "--timeout", type=Finite(1.0, 86400.0), default=60.0, show_default=True, help="Seconds a rank may be late."
+)
 @click.option("--dry-run", is_flag=True, help="Show the proxy, and train nothing.")
 @format_options
 def command(plan_file: Path, dry_run: bool, form: str, quiet: bool, **how: Any) -> int:  # noqa: FBT001
@@ -145,7 +147,10 @@ def _sheets(outcome: Outcome) -> list[Sheet]:
     notes.append("peak memory: " + ", ".join(human(peak, "B") for peak in record.peak_memory_bytes) + " by rank")
     notes += _check_lines(record)
     phase_rows = [(name, human(seconds, "s")) for name, seconds in rows]
-    return [*_proxy_sheets(outcome.proxy), Sheet("Step by phase, mean over ranks", ("phase", "time"), phase_rows, notes)]
+    return [
+        *_proxy_sheets(outcome.proxy),
+        Sheet("Step by phase, mean over ranks", ("phase", "time"), phase_rows, notes),
+    ]
 
 
 def _check_lines(record: Record) -> list[str]:

@@ -81,6 +81,8 @@ def command(
     Planned on half of the trace's sequences; the metrics are those of the other half.
     """
     began = time.perf_counter()
+    if bool(given["routing"]) == bool(given["scenario"]):
+        raise click.UsageError("Give a trace with --routing FILE, or make one up with --scenario NAME.")
     case = _from_plan(plan_file, given) if plan_file else _from_options(given)
     trace = _trace(given, case)
     task = _task(given, case, trace)
@@ -119,9 +121,7 @@ def _from_options(given: dict[str, Any]) -> Case:
 
 
 def _trace(given: dict[str, Any], case: Case) -> Trace:
-    """The trace of --routing or of --scenario; usage error when it is neither or both."""
-    if bool(given["routing"]) == bool(given["scenario"]):
-        raise click.UsageError("Give a trace with --routing FILE, or make one up with --scenario NAME.")
+    """The trace of --routing or of --scenario."""
     groups = given["groups"]
     if case.experts % groups:
         raise InputError(Fault("--groups", f"must divide the {case.experts} experts", groups))

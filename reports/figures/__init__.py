@@ -11,15 +11,21 @@ from typing import Final, NamedTuple
 import plotly.graph_objects as go
 
 from reports.figures import (
+    coactivation,
     comparison,
     cost_to_train,
     days_to_train,
+    expert_load,
     frontier,
     goodput,
+    gpu_load,
     headroom,
     memory_stages,
     mfu,
+    migration,
+    node_traffic,
     parameters,
+    routing_drift,
     searched,
     sensitivity,
     step_time,
@@ -30,7 +36,7 @@ from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """`artefact` is plan, search, comparison or capacity; `drawable`: whether this one has what the figure shows."""
+    """`artefact`: plan, search, comparison, capacity or placement; `drawable`: whether it has what the figure shows."""
 
     artefact: str
     draw: Callable[[Json], go.Figure]
@@ -57,4 +63,10 @@ FIGURES: Final = {
     "mfu": Drawing("capacity", mfu.draw, mfu.read, _has("series")),
     "headroom": Drawing("capacity", headroom.draw, headroom.read, _has("series")),
     "goodput": Drawing("capacity", goodput.draw, goodput.read, goodput.known),
+    "expert_load": Drawing("placement", expert_load.draw, expert_load.read, _has("statistics")),
+    "gpu_load": Drawing("placement", gpu_load.draw, gpu_load.read, _has("statistics")),
+    "node_traffic": Drawing("placement", node_traffic.draw, node_traffic.read, node_traffic.drawable),
+    "coactivation": Drawing("placement", coactivation.draw, coactivation.read, coactivation.drawable),
+    "routing_drift": Drawing("placement", routing_drift.draw, routing_drift.read, _has("statistics")),
+    "migration": Drawing("placement", migration.draw, migration.read, migration.drawable),
 }

@@ -3,9 +3,6 @@
 from dataclasses import dataclass, field
 from functools import cache
 
-import torch
-import torch.distributed as dist
-
 from executor.check import Measured, measure, random_tokens
 from executor.parallel import Options
 from executor.parallel.expert import Slots
@@ -123,7 +120,7 @@ PAIRS = (
     _row("dp-ep-zero3", "moe", 4, ep=2, zero=3, recompute="selective"),
     _row("tp-pp", "dense", 4, tp=2, pp=2, schedule="zb-h1"),
     _row("tp-cp", "dense", 4, tp=2, cp=2, recompute="selective"),
-    _row("tp-ep", "moe", 4, tp=2, ep=4, zero=1),
+    _row("tp-ep", "moe", 4, tp=2, ep=4, zero=1, micro_batch=4),
     _row("tp-etp", "moe", 4, tp=2, ep=2, etp=2),
     _row("pp-cp", "dense", 4, pp=2, cp=2),
     _row("pp-ep", "moe", 4, pp=2, ep=2, zero=1, schedule="zb-h1"),
@@ -155,12 +152,24 @@ KINDS = (
 )
 LARGE = (
     _row("8-tp-pp-dp", "dense", 8, tp=2, pp=2, zero=1, schedule="zb-h1"),
-    _row("8-tp-pp-cp", "dense", 8, tp=2, pp=2, cp=2, recompute="full"),
-    _row("8-tp-pp-cp-ep", "moe", 8, tp=2, pp=2, cp=2, ep=4, zero=2, schedule="zb-h1", recompute="selective"),
+    _row("8-tp-pp-cp", "dense", 8, tp=2, pp=2, cp=2, micro_batch=4, recompute="full"),
     _row("8-vpp-tp-ep", "moe", 8, tp=2, pp=2, vpp=2, ep=2, zero=1, schedule="interleaved"),
     _row("8-cp-ep-hybrid", "moe", 8, cp=2, ep=2, zero=3, replicas=2),
-    _row("8-tp-cp-etp", "moe", 8, tp=2, cp=2, ep=2, etp=2, zero=3, recompute="full"),
-    _row("8-latent", "latent", 8, tp=2, pp=2, cp=2, ep=2, etp=2, zero=1),
+    _row("8-tp-cp-etp", "moe", 8, tp=2, cp=2, ep=2, etp=2, micro_batch=4, zero=3, recompute="full"),
+    _row("8-latent", "latent", 8, tp=2, pp=2, cp=2, ep=2, etp=2, micro_batch=4, zero=1),
+    _row(
+        "8-tp-pp-cp-ep",
+        "moe",
+        8,
+        tp=2,
+        pp=2,
+        cp=2,
+        ep=4,
+        micro_batch=4,
+        zero=2,
+        schedule="zb-h1",
+        recompute="selective",
+    ),
 )
 GRID = (*AXES, *PAIRS, *KINDS, *LARGE)
 
@@ -191,12 +200,3 @@ def half(row: Row) -> Measured | None:
     """`gradients` in bf16."""
     chosen = Choices(**{**vars(row.chosen), "precision": "bf16"})
     return measure(model(row.shape), row.degrees, chosen, WORKLOAD, 0, row.options)
-
-
-def state_after(row: Row, steps: int) -> dict[str, torch.Tensor]:
-    """Whole parameters after some steps, on rank 0."""
-    trainer = Trainer(model(row.shape), row.degrees, row.chosen, WORKLOAD, options=row.options)
-    for step in range(steps):
-        trainer.step(random_tokens(trainer.model, WORKLOAD, step)[list(trainer.rows)])
-    found = trainer.parameters()
-    return found if dist.get_rank() == 0 else {}

@@ -48,9 +48,7 @@ def test_a_dead_rank_is_the_cause_and_not_its_echo():
     assert "code 3" in cause({0: ECHO, 1: "the process ended with code 3"})
 
 
-@pytest.mark.parametrize(
-    "error", [OutOfMemoryRankError("out of memory"), ValueError("bug")]
-)
+@pytest.mark.parametrize("error", [OutOfMemoryRankError("out of memory"), ValueError("bug")])
 def test_a_named_cause_goes_before_echoes(error):
     """The rank that failed by itself is named alone."""
     text = cause({0: ECHO, 3: raised(error)})

@@ -16,7 +16,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 
 def test_nccl_tests_text():
-    """Size, type and out-of-place time of each right row; ranks and hosts from the devices; the wrong row is left out."""
+    """Size, type and out-of-place time of each row but the wrong one; ranks and hosts from the devices."""
     rows = importers.load(SAMPLES / "all_reduce.txt").rows
     assert [row["bytes"] for row in rows] == [2**20, 2**23]
     first = rows[0]
@@ -105,7 +105,7 @@ def test_our_own_rows_come_back(tmp_path):
     [
         ('{"kind": "copi", "sizes": {"bytes": 1}, "seconds": 1}', "did you mean 'copy'"),
         ('{"kind": "copy", "sizes": {}, "seconds": 1}', "sizes.bytes: expected a positive number"),
-        ('{"kind": "copy", "sizes": {"bytes": 1}, "seconds": -1}', "seconds: expected a positive number"),
+        ('{"kind": "copy", "sizes": {"bytes": 1}, "seconds": -1}', "seconds is -1: expected a positive number"),
         ('{"kind": "copy", "sizes": {"bytes": 1}, "seconds": 1, "clok": "cpu"}', "clok"),
         ('{"kind": "copy", "sizes": {"bytes": 1}, "seconds": 1, "clock": "sun"}', "one of wall, cpu, device"),
         ('{"kind": "copy", "sizes": {"bytes": 1}, "seconds": 1', "is not JSON"),

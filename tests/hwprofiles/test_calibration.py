@@ -1,5 +1,7 @@
 """Calibrations: read, laid over a cluster, written and read back."""
 
+import dataclasses
+
 import pytest
 
 from hwprofiles import calibration, load
@@ -62,6 +64,23 @@ def test_a_calibration_is_read_back_as_it_was_written(lab, tmp_path):
     assert lab.machine["driver"] == "570"
     assert lab.residuals == {"matmul": 0.031}
     assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+
+
+def test_the_mechanisms_of_a_stack_are_kept_as_they_are(lab, tmp_path):
+    """Their names mean nothing here; they come back as written, with the stack that they belong to."""
+    measured = dataclasses.replace(
+        lab, stack_name="torch-eager", stack={"kernel_gap": 1.25e-5, "scatter_by_reduce": 1.0}
+    )
+    calibration.save(measured, tmp_path / "copy.toml")
+    assert calibration.load(tmp_path / "copy.toml") == measured
+    assert (lab.stack_name, lab.stack) == ("", {})
+
+
+def test_a_calibration_of_today():
+    """Name and date say of what and when; the GPU is in the fingerprint."""
+    made = calibration.of(load.cluster("h100-node"), {}, {"matmul": 0.1}, {"driver": "570"})
+    assert made.machine == {"gpu": "h100-sxm", "driver": "570"}
+    assert made.name == f"h100-node-{made.date}"
 
 
 def test_a_calibration_of_another_gpu_is_refused(lab):

@@ -128,3 +128,12 @@ def test_the_largest_cluster_takes_no_time():
     tiers = load.cluster("h100-superpod", 131072).tiers
     assert time.perf_counter() - start < 1.0
     assert [tier.size for tier in tiers] == [8, 256, 2048, 131072]
+
+
+def test_more_ranks_than_cores_share_time():
+    """The ranks of one machine: those that run at once, then all of them in turns."""
+    cluster = load.cluster("cpu-loopback", 8)
+    assert [(tier.name, tier.size, tier.lockstep) for tier in cluster.tiers] == [
+        ("scale-up", 2, False),
+        ("time slices", 8, True),
+    ]

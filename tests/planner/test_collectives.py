@@ -150,3 +150,14 @@ def test_leaving_a_node_costs(operation):
     """The same volume takes longer once the group spans nodes."""
     times = [float(operation(1e8, where(size))) for size in (8, 16, 128)]
     assert all(a < b for a, b in pairwise(times))
+
+
+def test_ranks_that_share_cores_wait_in_every_step():
+    """Two ranks on two cores pay one hop of the core; four pay three hops of the scheduler, and reduce in a ring."""
+    cores, slices = load.cluster("cpu-loopback", 4).tiers
+    two, four = (path(Group(size, 1), (cores, slices)) for size in (2, 4))
+    assert (two.hops, bool(two.lockstep)) == (cores.latency, False)
+    assert (float(four.hops), bool(four.lockstep)) == (3 * slices.latency, True)
+    assert all_reduce(0.0, four) == ring_all_reduce(0.0, four) == slices.launch + 6 * slices.latency
+    batch = path(Group(np.array([2, 4]), np.array([1, 1])), (cores, slices))
+    assert all_reduce(1e6, batch).tolist() == [float(all_reduce(1e6, way)) for way in (two, four)]

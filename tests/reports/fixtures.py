@@ -243,3 +243,43 @@ def comparison() -> dict[str, Any]:
     whole = {"predicted_s": step * 1.04, "measured_s": step, "error": 0.04, "interval_s": [step * 0.9, step * 1.2]}
     whole |= {"uncalibrated_s": step * 1.9, "uncalibrated_error": 0.9}
     return {"schema_version": 1, "clock": "cpu", "rows": rows, "step": whole, "calibration": "a-lab"}
+
+
+def placement(nodes: int = 4) -> dict[str, Any]:
+    """Twelve experts on nodes of two GPUs, three layers, against a placement in force."""
+    experts, gpus, slots = 12, 2 * nodes, 16
+
+    def metrics(balance: float, visited: float) -> dict[str, float]:
+        exchange = 1e-4 * visited * balance
+        return {
+            "balance": balance, "node_balance": 1.02, "nodes_per_token": visited, "remote_nodes": visited - 0.3,
+            "nic_bytes": 2e6 * visited * balance, "nvlink_bytes": 4e6, "all_to_all_s": exchange,
+            "gemm_s": 1e-4 * balance, "layer_s": exchange + 1e-4 * balance,
+        }  # fmt: skip
+
+    rows = [
+        {
+            "layer": number, "metrics": metrics(1.05 + 0.01 * number, 1.9), "moved": 5, "moved_between_nodes": 2,
+            "baseline": {"eplb_global": metrics(1.04, 2.6), "eplb_hierarchical": metrics(1.2, 2.2)},
+            "bounds": {"balance": 1.0, "nodes_per_token": 1.4}, "algorithm": "joint 0/1",
+        }
+        for number in range(3, 6)
+    ]  # fmt: skip
+    load = [2.4, 2.0] + [0.76] * 10
+    drifts = [{"layer": 3 + i, "largest": 2.4, "cv": 0.6, "drift": 0.11, "chance": 0.04 + 0.01 * i} for i in range(3)]
+    statistics = {
+        "layer": 4, "tokens": 4096, "before": "placement in force", "noise_floor": 1.08, "expert_load": load,
+        "replicas": [3, 3] + [1] * 10,
+        "gpu_load": {"before": [1.3, *[0.957] * (gpus - 1)], "after": [1.06] + [0.991] * (gpus - 1)},
+        "node_traffic": {"before": [[900] * nodes] * nodes, "after": [[600] * nodes] * nodes},
+        "coactivation": {
+            "experts": list(range(experts)), "node": [expert * nodes // experts for expert in range(experts)],
+            "lift": [[0.0 if a == b else 3.0 / (1 + abs(a - b)) for a in range(experts)] for b in range(experts)],
+        },
+        "layers": drifts,
+        "migration": [[int(a != b) for a in range(nodes)] for b in range(nodes)],
+    }  # fmt: skip
+    return {
+        "schema_version": 1, "tool_version": "0.1.0", "experts": experts, "nodes": nodes, "gpus_per_node": 2,
+        "slots": slots, "algorithm": "joint 0/1", "layers": rows, "seconds": 1.0, "statistics": statistics,
+    }  # fmt: skip

@@ -13,6 +13,7 @@ ARTEFACTS = {
     "search": fixtures.search,
     "comparison": fixtures.comparison,
     "capacity": fixtures.capacity,
+    "placement": fixtures.placement,
 }
 HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
 

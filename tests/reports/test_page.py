@@ -6,10 +6,10 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from planner.errors import InputError
-from reports.cli import write_capacity, write_plan
+from reports.cli import write_capacity, write_placement, write_plan
 from reports.figures import FIGURES
 from reports.markup import Html, tag
-from reports.page import capacity_page, plan_page
+from reports.page import capacity_page, placement_page, plan_page
 from tests.reports import fixtures
 
 HOSTILE = "<script>alert(1)</script>\"'&<a href=http://x>"
@@ -42,12 +42,13 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(scope="module", params=["plan", "capacity"])
+@pytest.fixture(scope="module", params=["plan", "capacity", "placement"])
 def page(request):
     """Each page of the fixtures."""
     made = {
         "plan": lambda: plan_page(fixtures.plan(), fixtures.search()),
         "capacity": lambda: capacity_page(fixtures.capacity()),
+        "placement": lambda: placement_page(fixtures.placement()),
     }
     return made[request.param]()
 
@@ -87,8 +88,9 @@ def test_each_figure_is_labelled(page):
 
 
 def test_every_registered_figure_has_a_place():
-    """The two pages together show all figures of the registry, each once."""
+    """The pages together show all figures of the registry, each once."""
     pages = plan_page(fixtures.plan(), fixtures.search(), fixtures.comparison()) + capacity_page(fixtures.capacity())
+    pages += placement_page(fixtures.placement())
     assert sorted(re.findall(r'id="figure-(\w+)"', pages)) == sorted(FIGURES)
 
 
@@ -114,12 +116,13 @@ def test_a_plan_that_does_not_fit_says_so():
     assert "but it does not fit in memory" in plan_page(plan)
 
 
-@pytest.mark.parametrize("kind", ["plan", "capacity"])
+@pytest.mark.parametrize("kind", ["plan", "capacity", "placement"])
 def test_hostile_names_stay_text(kind):
     """Markup in any string of the artefacts is shown, never run: same elements as with plain names."""
     make = {
         "plan": lambda wrap: plan_page(wrap(fixtures.plan()), wrap(fixtures.search())),
         "capacity": lambda wrap: capacity_page(wrap(fixtures.capacity())),
+        "placement": lambda wrap: placement_page(wrap(fixtures.placement())),
     }[kind]
     plain, hostile = Reader(make(copy.deepcopy)), Reader(make(spoiled))
     assert [name for name, _ in hostile.elements] == [name for name, _ in plain.elements]
@@ -137,10 +140,11 @@ def test_the_same_artefacts_give_the_same_bytes():
 
 
 def test_a_page_is_written_whole(tmp_path):
-    """Both writers leave exactly the page, readable by all, and nothing beside it."""
+    """The writers leave exactly the page, readable by all, and nothing beside it."""
     write_plan(fixtures.plan(), None, tmp_path / "plan.html")
     write_capacity(fixtures.capacity(), tmp_path / "capacity.html")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["capacity.html", "plan.html"]
+    write_placement(fixtures.placement(), tmp_path / "placement.html")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["capacity.html", "placement.html", "plan.html"]
     assert (tmp_path / "plan.html").read_text(encoding="utf-8") == plan_page(fixtures.plan())
     assert (tmp_path / "plan.html").stat().st_mode & 0o444 == 0o444
 

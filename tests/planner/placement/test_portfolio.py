@@ -95,7 +95,7 @@ def test_any_number_of_slots_is_placed():
 
 
 def test_loads_alone_are_enough():
-    """One expert a token, as from a load snapshot: every token visits one node, and where only GEMMs cost, it is even."""
+    """One expert a token, as from a load snapshot: each visits one node, and where only GEMMs cost, loads are even."""
     ids = np.random.default_rng(0).zipf(1.6, size=(1, 40_000, 1)) % 32
     rates = replace(toys.RATES, nic=1e15, nvlink=1e15, alpha=0.0)
     found = place(Trace(ids, np.arange(40_000) % 8, 32), replace(TASK, rates=rates))[0]
