@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from executor.failures import NotSavedError
 from executor.saved import Saved, complete, part, prune
@@ -43,8 +44,8 @@ class Checkpoints:
         """Begin the checkpoint of `step`, after finishing the one before it; NotSavedError as in `finish`."""
         self.finish()
         with _explained(step):
-            written = dcp.async_save(state, checkpoint_id=part(self.folder, step), process_group=self._group)
-        self._pending = (step, manifest, written)
+            written = async_save(state, checkpoint_id=part(self.folder, step), process_group=self._group)
+        self._pending = (step, manifest, cast("Future[Any]", written))  # one without a stager of our own
 
     def finish(self) -> None:
         """Wait for the checkpoint under way, if any; NotSavedError on all ranks when one of them couldn't write."""
@@ -67,7 +68,7 @@ class Checkpoints:
 
     def load(self, saved: Saved, state: State) -> None:
         """Read the tensors of `state` in place, whatever layout wrote them."""
-        dcp.load(state, checkpoint_id=saved.path, process_group=self._group)
+        load(state, checkpoint_id=saved.path, process_group=self._group)
 
 
 def random_state(device: str) -> State:

@@ -89,4 +89,5 @@ def _permutation(seed: int, epoch: int, windows: int) -> NDArray[np.int64]:
 
 
 def _cut(text: Bytes, windows: NDArray[np.int64], seq_len: int) -> Tokens:
-    return text[windows[:, None] * seq_len + np.arange(seq_len + 1)].astype(np.int64)
+    cut: Tokens = text[windows[:, None] * seq_len + np.arange(seq_len + 1)].astype(np.int64)
+    return cut

@@ -9,7 +9,7 @@ no action while the pipeline ran.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
@@ -38,7 +38,7 @@ class Work:
 
 def work(spans: Sequence[Span], device: str) -> Work:
     """The work of one step."""
-    seconds: Counter[str] = Counter()
+    seconds: defaultdict[str, float] = defaultdict(float)
     hidden = 0.0
     for span, own, threads in _own(spans, device):
         name = span.phase or PHASES.get(span.kind, "")

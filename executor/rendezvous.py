@@ -17,6 +17,8 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed.distributed_c10d import PrefixStore, Store
 
 ROUND = "plan run/round"
 ABSENT = "absent"
@@ -31,8 +33,8 @@ def joined(backend: str, timeout: float) -> Iterator[int]:
     if backend == "gloo":
         torch.set_num_threads(1)
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
-        agents = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
-        store = dist.PrefixStore(agreed(agents, rank, world, timeout), agents)
+        agents = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=limit)
+        store = PrefixStore(agreed(agents, rank, world, timeout), agents)
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=limit)
     else:
         dist.init_process_group(backend, timeout=limit)
@@ -42,7 +44,7 @@ def joined(backend: str, timeout: float) -> Iterator[int]:
         dist.destroy_process_group()
 
 
-def agreed(store: dist.Store, rank: int, world: int, timeout: float) -> str:
+def agreed(store: Store, rank: int, world: int, timeout: float) -> str:
     """A name of this round that all ranks know and no other round had; DistStoreError when a rank stays away."""
     if rank == 0:
         name = uuid.uuid4().hex

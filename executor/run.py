@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ class Options:
     device: str = "cpu"
     seed: int = 0
     learning_rate: float = 3e-3
-    size: Size = Size()
+    size: Size = field(default_factory=Size)
     out: Path | None = None
     check: bool = False
     resume: bool = False
@@ -248,7 +248,7 @@ def _record(made: Proxy, job: Job, reports: Sequence[Report], check: Check | Non
         plan=plan_json(made.plan),
         ranks=len(reports),
         steps=steps,
-        phases=phases([[row.work for row in report.steps[cold:]] for report in reports], pipelined=degrees.pp > 1),
+        phases=phases([[row.work for row in report.steps[cold:]] for report in reports], pipelined=int(degrees.pp) > 1),
         peak_memory_bytes=tuple(report.peak for report in reports),
         check=check,
         events=tuple(event for report in reports for event in report.events),

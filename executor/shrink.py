@@ -31,7 +31,7 @@ DEFAULTS = {field.name: field.default for field in fields(Shape)}
 
 @dataclass(frozen=True)
 class Size:
-    """What the small model should come to: `hidden` channels, `layers` and `experts` at most, `heads`, `seq_len` tokens.
+    """What the small model should come to: `hidden` channels, `layers`, `experts` at most, `heads`, `seq_len` tokens.
 
     `cut` is what tensor and context parallelism together cut heads and widths by, `ep` what divides the experts.
     """

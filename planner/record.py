@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -93,7 +93,7 @@ class Record:
             phases=Phases(**_of(Phases, data["phases"])),
             peak_memory_bytes=tuple(data["peak_memory_bytes"]),
             check=Check(**_of(Check, check)) if check else None,
-            events=tuple(Event(**_of(Event, event)) for event in data.get("events", ())),
+            events=tuple(Event(**_of(Event, event)) for event in data.get("events") or ()),
             provenance=data.get("provenance", {}),
             proxy=data.get("proxy", {}),
         )
@@ -113,28 +113,27 @@ def _faults(data: Mapping[str, Any], where: str) -> list[Fault]:
     """Everything wrong with the object of a record."""
     if data.get("schema_version") != SCHEMA_VERSION:
         return [Fault(f"{where}: schema_version", f"expected {SCHEMA_VERSION}", data.get("schema_version"))]
-    wrong = []
-    if data.get("origin") not in ORIGINS:
-        wrong.append(Fault(f"{where}: origin", f"expected one of {', '.join(ORIGINS)}", data.get("origin")))
-    if not isinstance(data.get("ranks"), int) or data["ranks"] < 1:
-        wrong.append(Fault(f"{where}: ranks", "expected a whole number of at least 1", data.get("ranks")))
-    for key in ("plan", "phases"):
-        if not isinstance(data.get(key), Mapping):
-            wrong.append(Fault(f"{where}: {key}", "expected an object", data.get(key)))
-    for key, kind in (("steps", Step), ("events", Event)):
-        rows = data.get(key, [])
-        if not isinstance(rows, list | tuple) or not all(_is(kind, row) for row in rows):
-            names = ", ".join(each.name for each in fields(kind))
-            wrong.append(Fault(f"{where}: {key}", f"expected a list of objects with {names}"))
-    for key, kind in (("phases", Phases), ("check", Check)):
-        found = data.get(key)
-        if isinstance(found, Mapping) and not _is(kind, found):
-            names = ", ".join(each.name for each in fields(kind))
-            wrong.append(Fault(f"{where}: {key}", f"expected numbers from 0 under {names}"))
-    peaks = data.get("peak_memory_bytes")
-    if not isinstance(peaks, list | tuple) or not all(map(_is_time, peaks)):
-        wrong.append(Fault(f"{where}: peak_memory_bytes", "expected one number for each rank", peaks))
-    return wrong
+    return [
+        Fault(f"{where}: {key}", expected, data.get(key)) for key, expected, good in DEMANDS if not good(data.get(key))
+    ]
+
+
+def _fields(kind: type[Any]) -> str:
+    return ", ".join(each.name for each in fields(kind))
+
+
+def _rows(kind: type[Any]) -> tuple[str, Callable[[Any], bool]]:
+    """What a list of a dataclass's objects is expected to be, and whether it is."""
+    expected = f"expected a list of objects with {_fields(kind)}"
+    return expected, lambda rows: isinstance(rows, list | tuple) and all(_is(kind, row) for row in rows)
+
+
+def _one(kind: type[Any]) -> tuple[str, Callable[[Any], bool]]:
+    return f"expected an object with numbers from 0 under {_fields(kind)}", lambda found: _is(kind, found)
+
+
+def _optional(demand: tuple[str, Callable[[Any], bool]]) -> tuple[str, Callable[[Any], bool]]:
+    return demand[0], lambda found: found is None or demand[1](found)
 
 
 def _is(kind: type[Any], row: object) -> bool:
@@ -160,3 +159,20 @@ def _may_be(kind: str, value: object) -> bool:
 
 def _is_time(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+DEMANDS: tuple[tuple[str, str, Callable[[Any], bool]], ...] = (
+    ("origin", f"expected one of {', '.join(ORIGINS)}", lambda found: found in ORIGINS),
+    ("ranks", "expected a whole number of at least 1", lambda found: isinstance(found, int) and found >= 1),
+    ("plan", "expected an object", lambda found: isinstance(found, Mapping)),
+    ("steps", *_rows(Step)),
+    ("phases", *_one(Phases)),
+    ("check", *_optional(_one(Check))),
+    ("events", *_optional(_rows(Event))),
+    (
+        "peak_memory_bytes",
+        "expected one number for each rank",
+        lambda found: isinstance(found, list | tuple) and all(map(_is_time, found)),
+    ),
+)
+"""Key, what is expected of it, and whether a value is that."""

@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from typing import Any
 
 from planner import fitted
 from planner.errors import Fault, InputError, nearest
@@ -72,10 +73,14 @@ def load(name: str) -> Stack:
     """The stack called `name`; InputError with the nearest name when there is none."""
     if name not in names():
         raise InputError(Fault("--stack", f"expected one of {', '.join(names())}", name, nearest(name, names())))
-    data = tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
-    data |= fitted.of_stack(name)
+    data = prior(name) | fitted.of_stack(name)
     stated = [f.name for f in fields(Stack) if f.name != "name" and (f.default is MISSING or f.name in data)]
     return Stack(name=name, **{field: data[field] for field in stated})
+
+
+def prior(name: str) -> dict[str, Any]:
+    """The fields of the stack's own file, before any fit."""
+    return tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def _folder() -> Traversable:

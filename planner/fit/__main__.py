@@ -23,7 +23,7 @@ def main(runs_file: Path, folder: Path) -> None:
     """Fit all runs, then each time without one source, and write both files."""
     runs = load(runs_file)
     layout = layout_of(runs)
-    prior = layout.prior(runs)
+    prior = layout.prior()
     vector = solve(runs, layout, prior, prior)
     inside = errors(runs, layout, vector)
     sys.stderr.write(f"in sample: {_words(np.array(list(inside.values())))}\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner import stack
 from planner.estimate import estimate
 from planner.plan import Plan
 from planner.validate.read import measured_step, read
@@ -94,13 +94,12 @@ class Layout:
         """Length of the vector."""
         return len(self.stacks) * len(PARAMETERS) + len(self.generations)
 
-    def prior(self, runs: Sequence[Run]) -> Floats:
-        """The a-priori vector in fitted coordinates."""
-        first = {run.plan.setting.stack.name: run for run in runs}
+    def prior(self) -> Floats:
+        """The a-priori vector in fitted coordinates: what the stack files say, whatever was fitted before."""
         values = []
         for name in self.stacks:
-            stack = first[name].plan.setting.stack
-            values += [_to(p, getattr(stack, p.name) or EXPERT_GAP) for p in PARAMETERS]
+            stated = stack.prior(name)
+            values += [_to(p, stated[p.name] or (EXPERT_GAP if p.log else 0.0)) for p in PARAMETERS]
         return np.array([*values, *([0.0] * len(self.generations))])
 
     def of(self, run: Run, vector: Floats) -> dict[str, float]:

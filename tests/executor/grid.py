@@ -66,7 +66,7 @@ class Row:
     ranks: int
     axes: dict[str, int] = field(default_factory=dict)
     choices: dict[str, object] = field(default_factory=dict)
-    options: Options = Options()
+    options: Options = field(default_factory=Options)
 
     @property
     def degrees(self) -> Degrees:

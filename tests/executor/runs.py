@@ -47,14 +47,17 @@ class When:
     """Calls `act` once, from a thread, as soon as `folder` has a complete checkpoint of at least `step`."""
 
     def __init__(self, folder, step, act, delay=0.0):
+        """`delay` [s] more before `act`."""
         self._thread = threading.Thread(target=self._wait, args=(folder, step, act, delay), daemon=True)
         self._over = threading.Event()
 
     def __enter__(self):
+        """Begin to look."""
         self._thread.start()
         return self
 
     def __exit__(self, *error):
+        """Look no more."""
         self._over.set()
         self._thread.join()
 

@@ -4,25 +4,17 @@ import pytest
 
 pytest.importorskip("torch")
 
-from executor.check import check, compare  # noqa: E402
-from executor.ranks import Ranks  # noqa: E402
-from hwprofiles import load  # noqa: E402
-from planner.record import Check  # noqa: E402
-from planner.rules import Case, broken  # noqa: E402
-from tests.executor import grid  # noqa: E402
-from tests.executor.grid import GRID, WORKLOAD, Row, model  # noqa: E402
+from executor.check import check, compare
+from hwprofiles import load
+from planner.record import Check
+from planner.rules import Case, broken
+from tests.executor import grid
+from tests.executor.grid import GRID, WORKLOAD, Row, model
 
 TOLERANCE = 1e-5
 HALF = 3e-2  # of bf16, whose values have 8 bits
 CURVES = (("zero3", "adam"), ("zb-h1", "sgd"), ("dp-pp", "adam"), ("tp-ep", "adam"), ("placement", "sgd"))
 ROWS = {row.name: row for row in GRID}
-
-
-@pytest.fixture(scope="module")
-def pool():
-    """One pool of ranks for all plans."""
-    with Ranks(8, timeout=30.0) as ranks:
-        yield ranks
 
 
 @pytest.fixture(scope="module")

@@ -28,13 +28,6 @@ from tests.executor.grid import REPLICATED, WORKLOAD, Row, model  # noqa: E402
 FOLDED = Degrees(8, tp=2, cp=2, pp=2, ep=2, etp=2)
 
 
-@pytest.fixture(scope="module")
-def pool():
-    """Ranks for all tests of this file."""
-    with Ranks(8, timeout=30.0) as ranks:
-        yield ranks
-
-
 def made(row):
     """A trainer of a row and its first batch."""
     trainer = Trainer(model(row.shape), row.degrees, row.chosen, WORKLOAD, options=row.options)
@@ -208,26 +201,29 @@ def test_deferred_weight_gradients_are_the_gradients():
     torch.testing.assert_close([layer.weight.grad, weight.grad], [expected[1], expected[3]])
 
 
-def saved(row, steps, keep):
+def saved(row, steps):
     """Names and shapes of a state after some steps, and what a step gives after the state is written back."""
     trainer, tokens = made(row)
     for _ in range(steps):
         trainer.step(tokens)
-    kept = {name: value.to_local().clone() if hasattr(value, "to_local") else value.clone() for name, value in trainer.state().items()}
+    kept = {
+        name: value.to_local().clone() if hasattr(value, "to_local") else value.clone()
+        for name, value in trainer.state().items()
+    }
     after = [trainer.step(tokens) for _ in range(2)]
     with torch.no_grad():
         for name, value in trainer.state().items():
             (value.to_local() if hasattr(value, "to_local") else value).copy_(kept[name])
     assert [trainer.step(tokens) for _ in range(2)] == after
-    return {name: tuple(value.shape) for name, value in trainer.state().items()} if keep else {}
+    return {name: tuple(value.shape) for name, value in trainer.state().items()}
 
 
 def test_state_is_canonical_and_shares_memory(pool):
     """Every layout names the same whole tensors, and writing into them rewinds the training bit for bit."""
-    alone = pool.run(saved, Row("", "latent", 1, {"micro_batch": 2}), 2, True, ranks=1)[0]
+    alone = pool.run(saved, Row("", "latent", 1, {"micro_batch": 2}), 2, ranks=1)[0]
     assert alone["model.embedding.tokens.weight"] == alone["optimizer.embedding.tokens.weight.exp_avg"] == (64, 32)
     row = Row("", "latent", 4, {"pp": 2, "ep": 2, "micro_batch": 2}, {"zero": 1})
-    parts = pool.run(saved, row, 2, True, ranks=4)
+    parts = pool.run(saved, row, 2, ranks=4)
     assert {name: shape for part in parts for name, shape in part.items()} == alone
 
 
@@ -235,9 +231,13 @@ def test_spans_cost_nothing_without_a_recorder():
     """Only what runs inside `recording` is kept, the innermost recorder's."""
     with span("lost"):
         pass
-    with recording(Recorder()) as outer:
-        with span("kept", phase="data", size=8), recording(Recorder()) as inner, span("inner"):
-            pass
+    with (
+        recording(Recorder()) as outer,
+        span("kept", phase="data", size=8),
+        recording(Recorder()) as inner,
+        span("inner"),
+    ):
+        pass
     assert [(each.kind, each.phase, each.bytes) for each in outer.spans] == [("kept", "data", 8)]
     assert [each.kind for each in inner.spans] == ["inner"]
 
@@ -260,16 +260,15 @@ def fail_on(rank, how):
 
 def test_ranks_run_again_after_a_failure():
     """A failed rank is named with its reason, the others don't hang, and the next run starts afresh."""
-    with Ranks(3, timeout=20.0) as pool:
-        assert pool.run(add, 2) == [(rank, 6.0) for rank in range(3)]
-        assert pool.run(add, 2, ranks=2) == [(rank, 4.0) for rank in range(2)]
+    with Ranks(2, timeout=20.0) as pool:
+        assert pool.run(add, 2) == [(0, 4.0), (1, 4.0)]
+        assert pool.run(add, 3, ranks=1) == [(0, 3.0)]
         first = pool.pids
         with pytest.raises(RankFailed, match="rank 1: KeyError: 'missing weight'") as caught:
             pool.run(fail_on, 1, "raise")
         assert "fail_on" in caught.value.failures[1]
-        assert pool.run(add, 1) == [(rank, 3.0) for rank in range(3)]
+        assert pool.run(add, 1) == [(0, 2.0), (1, 2.0)]
         assert not set(first) & set(pool.pids)
         with pytest.raises(RankFailed, match="rank 0: the process ended with code -9"):
             pool.run(fail_on, 0, "die")
-        assert pool.run(add, 1, ranks=2) == [(rank, 2.0) for rank in range(2)]
     assert pool.pids == []

@@ -4,20 +4,19 @@ import pytest
 
 pytest.importorskip("torch")
 
-from torch.distributed.pipelining.schedules import _ComputationType as Kind  # noqa: E402
+from torch.distributed.pipelining.schedules import _ComputationType as Kind
 
-from executor.copies import canonical  # noqa: E402
-from executor.pipeline import actions  # noqa: E402
-from executor.ranks import Ranks  # noqa: E402
-from executor.spans import Recorder, recording  # noqa: E402
-from executor.stages import contents  # noqa: E402
-from executor.trainer import Trainer  # noqa: E402
-from planner import schedules  # noqa: E402
-from planner.layout import stage_counts  # noqa: E402
-from planner.schedules import SCHEDULES  # noqa: E402
-from planner.shape import Shape, build  # noqa: E402
-from tests.executor import grid  # noqa: E402
-from tests.executor.grid import WORKLOAD, Row, model  # noqa: E402
+from executor.copies import canonical
+from executor.pipeline import actions
+from executor.spans import Recorder, recording
+from executor.stages import contents
+from executor.trainer import Trainer
+from planner import schedules
+from planner.layout import stage_counts
+from planner.schedules import SCHEDULES
+from planner.shape import Shape, build
+from tests.executor import grid
+from tests.executor.grid import WORKLOAD, Row, model
 
 LAYOUTS = [("1f1b", 3, 1, 5), ("gpipe", 2, 1, 4), ("interleaved", 2, 3, 4), ("zb-h1", 4, 1, 6)]
 LETTER = {"forward": "F", "backward": "B", "weight gradient": "W"}
@@ -33,13 +32,6 @@ def timed(row):
     assert all(0.0 <= span.thread <= span.cpu + 1e-3 and span.start < span.end for span in spans)
     messages = Counter((span.kind, span.bytes) for span in recorder.spans if span.phase == "pipeline" and span.bytes)
     return [(LETTER[span.kind], span.micro_batch, span.stage) for span in spans], messages
-
-
-@pytest.fixture(scope="module")
-def pool():
-    """Two ranks for all tests of this file."""
-    with Ranks(2, timeout=30.0) as ranks:
-        yield ranks
 
 
 @pytest.mark.parametrize(("name", "pp", "vpp", "micro_batches"), LAYOUTS)
@@ -64,7 +56,7 @@ def test_ranks_run_the_program_in_order(pool, name, vpp):
     """What a rank did, by its spans, is its program; and it sent one message for each boundary and micro-batch."""
     row = Row(name, "dense", 2, {"pp": 2, "vpp": vpp, "micro_batch": 2}, {"schedule": name})
     program = schedules.get(name).program(2, vpp, 4)
-    for rank, (found, messages) in enumerate(pool.run(timed, row)):
+    for rank, (found, messages) in enumerate(pool.run(timed, row, ranks=2)):
         assert found == [(step.kind, step.micro_batch, step.chunk * 2 + rank) for step in program[rank]]
         size = 2 * WORKLOAD.seq_len * 32 * 4
         boundaries = 2 * vpp - 1  # a rank sends forward over some, backward over the others

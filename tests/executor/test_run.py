@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-
 from executor.checkpoint import Checkpoints
 from executor.ranks import Ranks
 from executor.run import run

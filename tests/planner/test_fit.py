@@ -25,7 +25,7 @@ def runs():
 def test_planted_mechanisms_are_recovered(runs):
     """Step times made with other values lead the fit to predict them within 2 % (its priors pull back)."""
     layout = layout_of(runs)
-    prior = layout.prior(runs)
+    prior = layout.prior()
     planted = prior.copy()
     planted[0] += 0.3  # pointwise traffic
     planted[1] -= 0.2  # attention rate
@@ -42,7 +42,7 @@ def test_planted_mechanisms_are_recovered(runs):
 def test_the_file_is_read_back(runs):
     """The TOML that a fit writes holds each mechanism of each stack, and the clocks."""
     layout = layout_of(runs)
-    data = tomllib.loads(toml(runs, layout, layout.prior(runs), "none"))
+    data = tomllib.loads(toml(runs, layout, layout.prior(), "none"))
     assert set(data["stacks"]["nemo"]) == {p.name for p in PARAMETERS}
     assert set(data["sustained"]) == {run.generation for run in runs} | {"all"}
 
