@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python -m
 PLAN := $(VENV)/bin/plan
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format lint types floors bench accuracy fit env clean
+.PHONY: demo test check format lint types floors bench bench-placement accuracy fit env clean
 .DEFAULT_GOAL := test
 
 demo: $(READY) ## the best plan for Kimi K2 on 10,240 H100s, its proxy trained here, and the report
@@ -42,6 +42,9 @@ floors: $(READY) ## who may import whom
 
 bench: $(READY) ## how fast it is here
 	$(RUN) pytest tests/bench -q -s -p no:xdist
+
+bench-placement: $(READY) ## experts placed beside EPLB's policies; PLACEMENT_TRACES=folder adds real traces
+	$(RUN) pytest tests/bench/test_placement.py -q -s -p no:xdist
 
 accuracy: $(READY) ## predicted beside published, run by run
 	$(PLAN) validate tests/published/runs.yaml

@@ -94,6 +94,7 @@ def compare(plan: Plan, measured: Measured, uncalibrated: Plan | None = None, re
         "rows": rows,
         "step": total,
         "wall": _error(found.steps[0].wall_s, measured.wall),
+        "bubble": _bubble(phase_times(found.phases, step, measured.clock), measured.phases),
         "memory": _memory(max(found.peak_memory_bytes), measured.peak_memory_bytes),
     }
 
@@ -133,6 +134,21 @@ def _row(name: str, seconds: float, found: float | None) -> Json:
 
 def _error(seconds: float, found: float) -> Json:
     return {"predicted_s": seconds, "measured_s": found, "error": seconds / found - 1.0}
+
+
+def bubble_share(phases: Mapping[str, float]) -> float:
+    """Waiting over waiting and the work of the passes, what the layers exchange included."""
+    work = sum(phases.get(name, 0.0) for name in ("forward", "backward", "tensor", "context", "expert"))
+    waiting = phases.get("bubble", 0.0)
+    return waiting / (waiting + work) if waiting else 0.0
+
+
+def _bubble(expected: Mapping[str, float], found: Mapping[str, float]) -> Json | None:
+    """The share of the pipeline's time that the mean rank waits; None where nobody waits."""
+    if not expected.get("bubble") or "bubble" not in found:
+        return None
+    shares = {"predicted": bubble_share(expected), "measured": bubble_share(found)}
+    return {**shares, "difference": shares["predicted"] - shares["measured"]}
 
 
 def _memory(expected: float, found: float | None) -> Json | None:

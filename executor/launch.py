@@ -32,11 +32,9 @@ def run_id() -> str | None:
 
 def spawn(job: Job, pool: Ranks, ranks: int) -> list[Report]:
     """The reports of `ranks` children of `pool`; RunFailed with the cause when one of them failed."""
-    from executor.train import train  # noqa: PLC0415  the parent's own checks need no torch
-
     with _forwarding(pool) as asked:
         try:
-            return pool.run(train, job, ranks=ranks)
+            return pool.run(_train, job, ranks=ranks)
         except RankFailed as error:
             if asked():
                 raise KeyboardInterrupt from None
@@ -47,8 +45,6 @@ def together(make: Callable[[], Job]) -> tuple[Job, list[Report]]:
     """Do the job that rank 0 makes on all ranks that are joined; all reports, on rank 0 alone, else only the own."""
     import torch.distributed as dist  # noqa: PLC0415
 
-    from executor.train import train  # noqa: PLC0415
-
     first = dist.get_rank() == 0
     control = dist.new_group(backend="gloo")
     told: list[Any] = [_attempt(make)] if first else [None]
@@ -56,13 +52,20 @@ def together(make: Callable[[], Job]) -> tuple[Job, list[Report]]:
     if isinstance(told[0], Exception):
         raise told[0]
     try:
-        own = train(told[0])
+        own = _train(told[0])
     except Exception as error:
         rank, text = dist.get_rank(), f"{type(error).__name__}: {error}"
         raise RunFailed(cause({rank: text})) from error
     reports: list[Any] | None = [None] * dist.get_world_size() if first else None
     dist.gather_object(own, reports, group=control)
     return told[0], reports or [own]
+
+
+def _train(job: Job) -> Report:
+    """What every rank runs, named here so that the parent, which only hands it on, loads no torch for it."""
+    from executor.train import train  # noqa: PLC0415
+
+    return train(job)
 
 
 def _attempt(make: Callable[[], Job]) -> Job | Exception:

@@ -193,9 +193,9 @@ def _forget() -> None:
     from torch.distributed.tensor import _redistribute  # noqa: PLC0415
     from torch.distributed.tensor.debug import _clear_sharding_prop_cache  # noqa: PLC0415
 
-    gc.collect()  # modules and their groups refer to each other, and a group keeps some ten threads
     _clear_sharding_prop_cache()
     _redistribute._gen_transform_infos.cache_clear()  # noqa: SLF001
+    gc.collect()  # modules and their groups refer to each other, and a group keeps some ten threads
 
 
 if __name__ == "__main__":

@@ -25,12 +25,13 @@ class Stack:
     [s] per local expert and layer. `jitter`: share of the compute lost to stragglers per e-fold of GPUs beyond eight.
     `step_overhead` [s]: host work once per step (data, logging, gradient norm). `allocator`: reserved over allocated
     memory. A negative overlap means that the traffic costs more than alone (it shares the GPU with computation).
-    What only an eager stack pays: `pointwise_kernels` launched by one memory-bound part (1: fused), and the host's work
-    [s] per collective inside a layer (`collective_gap`), per message between stages (`message_gap`), per matrix or
-    attention that an axis cuts (`cut_gap`), per pass of a micro-batch over a chunk (`pass_gap`), per layer and pass under
-    data parallelism (`shard_gap`) and per parameter tensor in the update (`tensor_gap`). `optimizer_traffic`: of the
-    update over one fused kernel; `shard_traffic`: of copies in and out of communication buffers over the bytes
-    communicated. `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo).
+    What only an eager stack pays: `pointwise_kernels` launched by one memory-bound part (1: fused), and the host's
+    work [s] per collective inside a layer (`collective_gap`), per message between stages (`message_gap`), per matrix
+    or attention that an axis cuts (`cut_gap`), per pass of a micro-batch over a chunk (`pass_gap`), per layer and pass
+    under data parallelism (`shard_gap`) and per parameter tensor in the update (`tensor_gap`). `optimizer_traffic`: of
+    the update over one fused kernel; `shard_traffic`: of copies in and out of communication buffers over the bytes
+    communicated; `split_traffic`: of adding up weight gradients in passes of their own, over their bytes.
+    `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo).
     """
 
     name: str
@@ -58,6 +59,7 @@ class Stack:
     pass_gap: float = 0.0
     shard_gap: float = 0.0
     shard_traffic: float = 0.0
+    split_traffic: float = 0.0
     tensor_gap: float = 0.0
     optimizer_traffic: float = 1.0
     scatter_by_reduce: bool = False

@@ -39,7 +39,8 @@ MEANS = ("mean", "worst", "uncalibrated_mean")
 @click.option(
     "--rows", "rows_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every measurement here."
 )
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="calibration.toml", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default="calibration.toml", show_default=True,
+              help="The file to write.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would be measured.")
 @format_options
 def command(
@@ -192,7 +193,9 @@ def summary(checks: Sequence[Json]) -> Json:
 def _errors(checks: Sequence[Json]) -> Json:
     errors = [abs(check["step"]["error"]) for check in checks]
     before = [abs(check["step"]["uncalibrated_error"]) for check in checks]
-    return {"n": len(errors), "mean": fmean(errors), "worst": max(errors), "uncalibrated_mean": fmean(before)}
+    found = {"n": len(errors), "mean": fmean(errors), "worst": max(errors), "uncalibrated_mean": fmean(before)}
+    waits = [abs(check["bubble"]["difference"]) for check in checks if check["bubble"]]
+    return found | ({"bubble_difference_mean": fmean(waits)} if waits else {})
 
 
 def _sheets(made: Calibration, checks: Sequence[Json]) -> list[Sheet]:

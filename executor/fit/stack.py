@@ -28,6 +28,7 @@ PARAMETERS = {
     GRADIENT_COST: Parameter(2.0, 0.1, 10.0),
     "shard_gap": Parameter(5e-4, 1e-6, 1e-2),
     "shard_traffic": Parameter(4.0, 0.1, 100.0),
+    "split_traffic": Parameter(4.0, 0.1, 100.0),
     "pass_gap": Parameter(1e-4, 1e-6, 1e-2),
     "tensor_gap": Parameter(2e-5, 1e-6, 1e-2),
     "optimizer_traffic": Parameter(2.0, 0.3, 20.0),

@@ -1,8 +1,8 @@
 """The small trainings that a calibration is fitted on, and those that it must predict without having seen them.
 
-Whole families are held out: a depth, a number of experts, grouped and latent attention, a length, the schedules but
-1F1B, ZeRO 0 and 3, and most pairs of axes. What is fitted shows each mechanism at least once. Weights and activations
-of all are larger than the caches of a core, as those of real models are larger than those of a GPU.
+Whole families are held out: a depth, a number of experts, grouped and latent attention, a length, the schedules GPipe
+and interleaved, ZeRO 0 and 3, and most pairs of axes. What is fitted shows each mechanism at least once. Weights and
+activations of all are larger than the caches of a core, as those of real models are larger than those of a GPU.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ PROXIES: tuple[Proxy, ...] = (
     _proxy("2 dp, zero 2", DENSE, 2, fitted=True, zero=2),
     _proxy("2 pp, gpipe", DENSE, 2, fitted=False, pp=2, schedule="gpipe", seq_len=128),
     _proxy("2 pp, interleaved", DENSE, 2, fitted=False, pp=2, vpp=2, schedule="interleaved", seq_len=128),
-    _proxy("2 pp, zb-h1", DENSE, 2, fitted=False, pp=2, schedule="zb-h1", seq_len=128),
+    _proxy("2 pp, zb-h1", DENSE, 2, fitted=True, pp=2, schedule="zb-h1", seq_len=128),
     _proxy("2 dp, zero 0", DENSE, 2, fitted=False, zero=0),
     _proxy("2 dp, zero 3", DENSE, 2, fitted=False, zero=3),
     _proxy("2 tp, deep, full recompute", DEEP, 2, fitted=False, tp=2, recompute="full", batch=2),
@@ -99,6 +99,7 @@ PROXIES: tuple[Proxy, ...] = (
     _proxy("4 ep, zero 1", MOE, 4, fitted=True, ep=4, zero=1, batch=8),
     _proxy("4 pp, 1f1b", DENSE, 4, fitted=True, pp=4, seq_len=128, batch=8),
     _proxy("4 dp x cp, zero 1", DENSE, 4, fitted=True, cp=2, zero=1),
+    _proxy("4 pp, zb-h1", DEEP, 4, fitted=False, pp=4, schedule="zb-h1", seq_len=128, batch=8),
     _proxy("4 tp x pp, 1f1b", DENSE, 4, fitted=False, tp=2, pp=2),
     _proxy("4 pp x dp, gpipe, zero 1", DENSE, 4, fitted=False, pp=2, schedule="gpipe", zero=1, seq_len=128, batch=8),
     _proxy("4 pp x cp, interleaved", DENSE, 4, fitted=False, pp=2, vpp=2, cp=2, schedule="interleaved"),

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from executor.layers.base import local
+from executor.layers.fused import add_rows
 from executor.layers.moe import Experts, Mixture
 from executor.mesh import Meshes
 from executor.model import Decoder
@@ -141,7 +142,7 @@ class Dispatcher:
         counts = torch.bincount(slot[order], minlength=len(self.slot_expert))
         packed = torch.cat((x[source], weights.flatten()[order].unsqueeze(-1)), -1)
         out = self._travel(packed, counts, experts)
-        return torch.zeros_like(x).index_add(0, source, out)
+        return add_rows(out, source, len(x))
 
     def _travel(self, packed: Tensor, counts: Tensor, experts: Experts) -> Tensor:
         """Rows sorted by slot, with their weight as last column, to the slots and back."""

@@ -62,7 +62,7 @@ class Case:
 @click.option("--horizon", type=Finite(1.0), default=1e5, show_default=True, help="Passes that pay a move back.")
 @click.option("--per-batch", is_flag=True, help="The dispatcher splits replicas batch by batch.")
 @click.option("--nic", help=f"Bandwidth of one NIC (the plan's, else {DEFAULT.nic / 1e9:g} GB/s).")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the halves and the search.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write placement.json here.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML page of figures here.")
 @click.option("--dry-run", is_flag=True, help="Check the inputs only.")

@@ -73,6 +73,16 @@ def sharding_time(
     return shared * (passes + gather), shared * (passes + reduce + gather * (zero == 3))
 
 
+@formula(
+    unit="s",
+    source="a weight pass adds gradients to memory by itself, where a whole backward pass does in its multiply",
+)
+def split_time(stage: Held, setting: Setting, micro_batches: Count) -> Num:
+    """What the weight passes of a split backward cost beside their multiplies, per step."""
+    volume = (stage.dense + stage.expert) * setting.stack.gradient_bytes * micro_batches
+    return traffic(volume * setting.stack.split_traffic, setting.gpu)
+
+
 @formula(unit="s", source="bytes read and written per parameter over the achieved HBM bandwidth; the host's work")
 def optimizer_time(stage: Held, setting: Setting, degrees: Degrees) -> Num:
     """One optimizer step on the states that a rank owns."""

@@ -10,7 +10,7 @@ import numpy as np
 from planner import schedules
 from planner.collectives.base import path
 from planner.collectives.point_to_point import point_to_point
-from planner.cost.data_parallel import data_time, optimizer_time, sharding_time
+from planner.cost.data_parallel import data_time, optimizer_time, sharding_time, split_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
 from planner.formula import Count, Num, formula
@@ -80,7 +80,8 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     return StepTime(
         compute=micro_batches * (mean.forward + mean.backward),
         launch=micro_batches * (mean.launch_forward + mean.launch_backward + passes * setting.stack.pass_gap)
-        + sum(sharding_time(largest, layers, setting, degrees, micro_batches)),
+        + sum(sharding_time(largest, layers, setting, degrees, micro_batches))
+        + split_time(largest, setting, micro_batches) * schedule.splits_backward,
         recompute=micro_batches * mean.recompute,
         tensor=micro_batches * mean.tensor,
         context=micro_batches * mean.context,

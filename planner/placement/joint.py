@@ -77,13 +77,14 @@ def joint(
     heat: float = 1.0,
     *,
     linked: bool = False,
+    replicas: Ints | None = None,
 ) -> Placement:
     """Search from `start` for few nodes per token and even loads.
 
     `linked`: replicas stand on different nodes and every GPU gets one if it can, so that a dispatcher that splits
-    tokens per batch can level all loads.
+    tokens per batch can level all loads. `replicas`: the expert of each slot [slots] where it is settled.
     """
-    expert = items_of(tokens, slots, grid)
+    expert = items_of(tokens, slots, grid) if replicas is None else np.sort(replicas)
     load = _item_load(expert, tokens.load)
     node = start_nodes(start, expert, load, grid)
     if grid.nodes > 1:

@@ -12,11 +12,12 @@ import numpy as np
 from planner.placement import eplb
 from planner.placement.align import align
 from planner.placement.anneal import Weights
-from planner.placement.base import Answer, Expert, Grid, Ints, Metrics, Placement, Rates, Trace, half
+from planner.placement.base import Answer, Expert, Grid, Ints, Metrics, Placement, Rates, Trace, even, half
 from planner.placement.bounds import balance_bound, nodes_bound
 from planner.placement.costs import migration, replica_sync
 from planner.placement.evaluate import evaluate, measure
 from planner.placement.joint import Tokens, balanced, joint, tokens_of
+from planner.placement.replicas import apart
 from planner.placement.split import poured, serve
 
 Progress = Callable[[str, int, int], None]
@@ -27,6 +28,7 @@ MOVES, MOST_MOVES = 1_500, 400_000  # trial swaps per slot, and at most
 SLACK = 0.005  # of balance that a joint placement may give up against EPLB
 NOISE = 0.02  # of an item's visits: a move that saves less is not worth a fetch
 HEAT = 1.0
+DEARER = (1.0, 4.0, 16.0, 64.0)  # moves of a warm search, until a budget suffices
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ def place(trace: Trace, task: Task, progress: Progress | None = None) -> list[An
         began = time.perf_counter()
         tokens = tokens_of(plan.ids[layer], task.experts, task.seed)
         placement = members(tokens, task, layer, task.most)[algorithm]()
+        if task.old and not _affordable(placement, task.old[layer], task):
+            placement = task.old[layer]
         answers.append(_answer(placement, plan, test, task, layer, algorithm, began))
     return answers
 
@@ -85,10 +89,11 @@ def choose(plan: Trace, task: Task, say: Progress) -> str:
             cost.setdefault(name, []).append(_cost(placement, found, task, int(layer)))
             balance.setdefault(name, []).append(found.balance)
     mean = {name: float(np.mean(values)) for name, values in cost.items()}
-    even = {name: float(np.mean(values)) for name, values in balance.items()}
+    fullest = {name: float(np.mean(values)) for name, values in balance.items()}
     known = [name for name in mean if name.startswith("eplb")]
-    limit = even[min(known, key=mean.__getitem__)] + SLACK if known else np.inf
-    open_names = [name for name in mean if even[name] <= limit or name in known] or list(mean)
+    limit = fullest[min(known, key=mean.__getitem__)] + SLACK if known else np.inf
+    allowed = [name for name in mean if np.isfinite(mean[name])]  # within the budget of moves
+    open_names = [name for name in allowed if fullest[name] <= limit or name in known] or allowed
     return min(open_names, key=mean.__getitem__)
 
 
@@ -98,7 +103,9 @@ def members(tokens: Tokens, task: Task, layer: int, most: int) -> dict[str, Call
     first = next(reversed(known.values()), None) or balanced(tokens, task.slots, task.grid)
     search = partial(joint, tokens, task.slots, task.grid, moves=min(MOVES * task.slots, most))
     search = partial(search, seed=task.seed, linked=task.per_batch)
-    found: dict[str, Callable[[], Placement]] = {name: partial(_same, made) for name, made in known.items()}
+    found: dict[str, Callable[[], Placement]] = {
+        name: partial(_spread, made, tokens, task) for name, made in known.items()
+    }
     found["balanced"] = partial(balanced, tokens, task.slots, task.grid)
     for w in WEIGHTS:
         found[f"joint {w.visits:g}/{w.load:g}"] = partial(search, first, w, heat=HEAT)
@@ -106,7 +113,7 @@ def members(tokens: Tokens, task: Task, layer: int, most: int) -> dict[str, Call
         return found
     old = task.old[layer]
     for w in WEIGHTS:
-        found[f"warm {w.visits:g}/{w.load:g}"] = partial(search, old, replace(w, keep=_keep(tokens, task)), heat=0.0)
+        found[f"warm {w.visits:g}/{w.load:g}"] = partial(_warm, search, tokens, task, old, w)
     renamed: dict[str, Callable[[], Placement]] = {
         name: partial(_aligned, make, old, task) for name, make in found.items()
     }
@@ -115,6 +122,32 @@ def members(tokens: Tokens, task: Task, layer: int, most: int) -> dict[str, Call
 
 def _same(placement: Placement) -> Placement:
     return placement
+
+
+def _spread(placement: Placement, tokens: Tokens, task: Task) -> Placement:
+    """`placement` without two slots of one expert on a GPU, as EPLB may have them."""
+    expert = placement.slot_expert
+    load = (tokens.load / np.maximum(np.bincount(expert, minlength=task.experts), 1))[expert]
+    return even(expert, apart(load, expert, placement.slot_gpu, task.grid.gpus))
+
+
+def _warm(search: Callable[..., Placement], tokens: Tokens, task: Task, old: Placement, w: Weights) -> Placement:
+    """Downhill from `old`; for a budget, moves are made dearer and then replicas left as they are until it suffices."""
+    keep = _keep(tokens, task)
+    for kept in (None, old.slot_expert) if old.slots == task.slots else (None,):
+        for factor in DEARER:
+            made = search(old, replace(w, keep=keep * factor), heat=0.0, replicas=kept)
+            made = align(made, old, task.experts, task.grid)
+            if _affordable(made, old, task):
+                return made
+    return old
+
+
+def _affordable(placement: Placement, old: Placement, task: Task) -> bool:
+    """Whether no more slots change nodes than the task's budget allows."""
+    if task.budget is None:
+        return True
+    return migration(old, placement, task.grid, task.rates, task.expert).between_nodes <= task.budget
 
 
 def _aligned(make: Callable[[], Placement], old: Placement, task: Task) -> Placement:
@@ -154,9 +187,9 @@ def _cost(placement: Placement, found: Metrics, task: Task, layer: int) -> float
     total = found.layer_s + replica_sync(placement, task.grid, task.rates, task.expert) / task.micro_batches
     if task.old is None:
         return total
-    moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
-    if task.budget is not None and moved.between_nodes > task.budget:
+    if not _affordable(placement, task.old[layer], task):
         return float("inf")
+    moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
     return total + moved.seconds / task.horizon
 
 

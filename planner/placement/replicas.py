@@ -69,10 +69,10 @@ def pack(item_load: Floats, item_expert: Ints, room: Ints) -> Ints:
         left[b] -= 1
         if left[b]:
             heapq.heappush(heap, (float(fill[b]), b))
-    return improve(item_load, item_expert, _apart(item_load, item_expert, place, bins), bins)
+    return improve(item_load, item_expert, apart(item_load, item_expert, place, bins), bins)
 
 
-def _apart(item_load: Floats, item_expert: Ints, place: Ints, bins: int) -> Ints:
+def apart(item_load: Floats, item_expert: Ints, place: Ints, bins: int) -> Ints:
     """`place` with the second item of an expert in a bin swapped out, for the least full of the two bins."""
     place = place.copy()
     present = np.zeros((bins, int(item_expert.max()) + 1), dtype=np.int64)

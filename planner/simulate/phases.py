@@ -14,7 +14,7 @@ import numpy as np
 from planner import schedules
 from planner.collectives.base import path
 from planner.collectives.point_to_point import point_to_point
-from planner.cost.data_parallel import data_time, optimizer_time, sharding_time
+from planner.cost.data_parallel import data_time, optimizer_time, sharding_time, split_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
 from planner.estimate import units
@@ -61,11 +61,12 @@ def stage_phases(setting: Setting, degrees: Degrees) -> list[StagePhases]:
         forward, backward = time.forward + time.launch_forward, time.backward + time.launch_backward + time.recompute
         busy, depth = (micro, time.ahead, time.behind), float(sum(layers))
         sharded = sharding_time(owned, depth, setting, degrees, micro)
+        split = float(split_time(owned, setting, micro)) * schedule.splits_backward
         exchanged = {"tensor": time.tensor, "context": time.context, "expert": time.expert}
         found.append(
             StagePhases(
                 forward=micro * float(forward + gap) + float(sharded[0]),
-                backward=micro * float(backward + gap * (1 + schedule.splits_backward)) + float(sharded[1]),
+                backward=micro * float(backward + gap * (1 + schedule.splits_backward)) + float(sharded[1]) + split,
                 optimizer=float(optimizer_time(owned, setting, degrees)),
                 collectives={
                     **{name: micro * float(seconds) for name, seconds in exchanged.items()},

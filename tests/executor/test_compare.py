@@ -79,6 +79,17 @@ def test_phases_and_the_host_make_the_step(piped):
     assert phase_times(found.phases, 0.0, "wall")["host"] == 0.0
 
 
+def test_the_share_of_bubble_is_compared(piped):
+    """A run that waits twice as long has the larger share; without a pipeline there is none."""
+    base = simulated(piped)
+    waiting = replace(base, phases=replace(base.phases, bubble=2 * base.phases.bubble))
+    found = compare(piped, measured_record(waiting, "wall"))["bubble"]
+    assert 0.0 < found["predicted"] < found["measured"] < 1.0
+    assert found["difference"] == pytest.approx(found["predicted"] - found["measured"])
+    alone = BY_NAME["1 dense"].plan()
+    assert compare(alone, measured_record(simulated(alone), "cpu"))["bubble"] is None
+
+
 def test_first_steps_do_not_count(piped):
     """Two of six are left out, and the median of the rest stands for the run."""
     base = simulated(piped)

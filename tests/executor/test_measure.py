@@ -1,6 +1,7 @@
 """Measuring for real, in a hurry: rows of every kind, agreed among ranks, and a calibration from start to end."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,11 +38,17 @@ def pool():
         yield ranks
 
 
+def tiny(name):
+    """A training of the list, made so small that it takes milliseconds."""
+    proxy = next(proxy for proxy in PROXIES if proxy.name == name)
+    shape = replace(proxy.model, hidden=64, heads=4, ffn=96, vocab=64)
+    return replace(proxy, model=shape, seq_len=16)
+
+
 @pytest.fixture
 def hurry(monkeypatch):
     """Three small trainings and a few kernels stand for the whole."""
-    kept = ("1 dense, micro-batch 2", "2 pp, 1f1b", "2 pp, gpipe")
-    small = [proxy for proxy in PROXIES if proxy.name in kept]
+    small = [tiny(name) for name in ("1 dense, micro-batch 2", "2 pp, 1f1b", "2 pp, gpipe")]
     monkeypatch.setattr(calibrate, "chosen", lambda ranks, *, quick: [p for p in small if p.ranks <= ranks])
     monkeypatch.setattr(calibrate, "sweep", lambda device, *, quick: TINY)
     monkeypatch.setattr(calibrate, "volumes", lambda device, *, quick: (2**10, 2**18))
@@ -87,7 +94,7 @@ def test_a_busy_loop_takes_the_time_it_takes():
 
 def test_a_trained_proxy_is_a_record(pool):
     """Steps with loss, wall and CPU time of each rank, phases of a pipeline, events on both ranks."""
-    proxy = next(proxy for proxy in PROXIES if proxy.name == "2 pp, 1f1b")
+    proxy = tiny("2 pp, 1f1b")
     ranks = pool.run(train, proxy, 3, "cpu")
     found = record(proxy, ranks)
     assert (found.origin, found.ranks, len(found.steps)) == ("measured", 2, 2)
@@ -107,13 +114,13 @@ def test_the_calmer_half_of_the_steps_counts():
 
 
 def test_whole_families_are_held_out():
-    """Half of the trainings is fitted, half is not; schedules but 1F1B, depth and pairs of axes are never seen."""
+    """Half of the trainings is fitted, half is not; two schedules, a depth and pairs of axes are never seen."""
     fitted = [proxy for proxy in PROXIES if proxy.fitted]
     unseen = [proxy for proxy in PROXIES if not proxy.fitted]
     assert len(PROXIES) >= 24
     assert abs(len(fitted) - len(unseen)) <= 2
-    assert {proxy.choices.schedule for proxy in fitted} == {"1f1b"}
-    assert {proxy.choices.schedule for proxy in unseen} >= {"gpipe", "interleaved", "zb-h1"}
+    assert {proxy.choices.schedule for proxy in fitted} == {"1f1b", "zb-h1"}
+    assert {proxy.choices.schedule for proxy in unseen} >= {"gpipe", "interleaved"}
     assert not {proxy.model.name for proxy in fitted} & {"deep", "grouped", "many", "latent"}
     assert not any(int(proxy.degrees.pp) > 1 and proxy.ranks > int(proxy.degrees.pp) for proxy in fitted)
     for proxy in PROXIES:

@@ -68,6 +68,14 @@ def test_what_is_written_is_read_again(pool, tmp_path):
     assert written["plan"]["estimate"]["strategy"]["pp"] == 2
 
 
+def test_a_check_compares_with_one_process(pool):
+    """Loss and every gradient of the first step are those of one rank; without the option nothing is compared."""
+    checked, plain = (run(PIPE, options(ranks=2, steps=1, check=asked), pool).record.check for asked in (True, False))
+    assert checked.loss_error <= 1e-5
+    assert checked.gradient_error <= 1e-5
+    assert plain is None
+
+
 def test_only_the_newest_checkpoints_are_kept(first):
     """Of three checkpoints two stay, complete, and nothing half-written."""
     out, _ = first

@@ -18,19 +18,41 @@ PLAN = plan("llama3.1-8b", choices=Choices(zero=2))
 MANY = 100_000  # steps; no test waits for the end
 
 
-@pytest.fixture
-def pool(monkeypatch):
-    """Two ranks of its own for each test, since it hurts them; nobody waits long for a silent one."""
-    monkeypatch.setattr("executor.ranks.GRACE", 1.0)
-    with Ranks(2, timeout=30) as made:
+@pytest.fixture(scope="module")
+def pool():
+    """Two ranks; a run that fails leaves none, and the next one starts anew. Nobody waits long for a silent one."""
+    with pytest.MonkeyPatch.context() as patch, Ranks(2, timeout=30) as made:
+        patch.setattr("executor.ranks.GRACE", 1.0)
         yield made
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.037])
-def test_a_killed_rank_costs_one_interval_at_most(pool, tmp_path, delay):
+def test_a_request_to_stop_saves_and_returns(pool, tmp_path):
+    """SIGTERM: the step under way is finished and saved, and the record tells what was done."""
+    folder = tmp_path / "checkpoints"
+    with When(folder, 3, lambda: os.kill(os.getpid(), signal.SIGTERM)):
+        outcome = run(PLAN, options(tmp_path, steps=MANY, every=3), pool)
+    last = outcome.record.steps[-1].step
+    assert outcome.stopped
+    assert 3 <= last < MANY
+    assert found(folder)[0].step == last
+    assert (tmp_path / "record.json").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(pool, tmp_path):
+    """Weights that have overflowed are never saved; the checkpoint before them stays the newest."""
+    run(PLAN, options(tmp_path, steps=2, every=2), pool)
+    with pytest.raises(RunFailed) as caught:
+        run(PLAN, options(tmp_path, steps=MANY, every=1, resume=True, learning_rate=1e38), pool)
+    text = str(caught.value)
+    assert text.startswith(("the loss is", "the weights are not finite after step"))
+    assert "lower --learning-rate" in text
+    assert found(tmp_path / "checkpoints")
+
+
+def test_a_killed_rank_costs_one_interval_at_most(pool, tmp_path):
     """kill -9 at any moment: a clear sentence, whole checkpoints only, and going on reaches the end."""
     folder, how = tmp_path / "checkpoints", options(tmp_path, steps=MANY, every=3)
-    with When(folder, 6, kill(pool, 1, signal.SIGKILL), delay), pytest.raises(RunFailed) as caught:
+    with When(folder, 6, kill(pool, 1, signal.SIGKILL), delay=0.037), pytest.raises(RunFailed) as caught:
         run(PLAN, how, pool)
     text = str(caught.value)
     newest = found(folder)[0]
@@ -50,18 +72,6 @@ def test_a_failure_is_recovered_from_when_that_is_allowed(pool, tmp_path):
     assert outcome.record.provenance["resumed_from"] >= 3
 
 
-def test_a_request_to_stop_saves_and_returns(pool, tmp_path):
-    """SIGTERM: the step under way is finished and saved, and the record tells what was done."""
-    folder = tmp_path / "checkpoints"
-    with When(folder, 3, lambda: os.kill(os.getpid(), signal.SIGTERM)):
-        outcome = run(PLAN, options(tmp_path, steps=MANY, every=3), pool)
-    last = outcome.record.steps[-1].step
-    assert outcome.stopped
-    assert 3 <= last < MANY
-    assert found(folder)[0].step == last
-    assert (tmp_path / "record.json").exists()
-
-
 def test_a_full_disk_leaves_the_checkpoints_before_it(pool, tmp_path):
     """A rank that can't write is named with the step, and the last complete checkpoint is still the newest."""
     folder = tmp_path / "checkpoints"
@@ -77,20 +87,9 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(pool, tmp_path):
     assert f"the checkpoint of step {newest.step} in" in str(caught.value)
 
 
-def test_a_loss_that_is_no_number_stops_the_run(pool, tmp_path):
-    """Weights that have overflowed are never saved; the checkpoint before them stays the newest."""
-    run(PLAN, options(tmp_path, steps=2, every=2), pool)
-    with pytest.raises(RunFailed) as caught:
-        run(PLAN, options(tmp_path, steps=MANY, every=1, resume=True, learning_rate=1e38), pool)
-    text = str(caught.value)
-    assert text.startswith(("the loss is", "the weights are not finite after step"))
-    assert "lower --learning-rate" in text
-    assert found(tmp_path / "checkpoints")
-
-
-def test_a_rank_that_hangs_is_found_by_the_others(pool, tmp_path):
+def test_a_rank_that_hangs_is_found_by_the_others(pool, tmp_path, monkeypatch):
     """The collective that waited for it, its place in the step and the silent rank are named."""
-    pool.timeout = 5
+    monkeypatch.setattr(pool, "timeout", 5)
     with When(tmp_path / "checkpoints", 3, kill(pool, 1, signal.SIGSTOP)), pytest.raises(RunFailed) as caught:
         run(PLAN, options(tmp_path, steps=MANY, every=3), pool)
     text = str(caught.value)

@@ -1,6 +1,7 @@
 """`plan place` end to end: with a plan and without, its JSON, its exit codes, the same bytes for the same seed."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -132,6 +133,29 @@ def test_a_dry_run_writes_nothing(call, folder):
     assert (code, out) == (0, "")
     assert "2 layers of 480 tokens" in err
     assert sorted(folder.iterdir()) == before
+
+
+def test_a_report_is_one_page_of_figures(call, folder):
+    """All figures of a first placement; with an --old one also what moves, whatever the dispatcher."""
+    assert call(*FILE, "--slots", "40", "--out", "old.json", "--report", "first.html")[0] == 0
+    assert call(*FILE, "--slots", "40", "--old", "old.json", "--per-batch", "--report", "again.html")[0] == 0
+    first, again = ((folder / name).read_text(encoding="utf-8") for name in ("first.html", "again.html"))
+    common = {"expert_load", "gpu_load", "node_traffic", "coactivation", "routing_drift"}
+    assert set(re.findall(r'id="figure-(\w+)"', first)) == common
+    assert set(re.findall(r'id="figure-(\w+)"', again)) == {*common, "migration"}
+    assert "32 experts on 8 GPUs" in first
+
+
+def test_loads_alone_have_a_report_too(call, folder):
+    """Tokens per expert on one node: no pairs and no traffic to draw, the rest is there."""
+    rows = [{"iter": number, "layer": 0, "tpe": list(range(1, 9))} for number in range(4)]
+    (folder / "loads.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    sizes = ("--experts", "8", "--nodes", "1", "--gpus-per-node", "4", "--hidden", "64", "--expert-hidden", "64")
+    code, _, err = call("place", "--routing", "loads.jsonl", *sizes, "--slots", "11", "--report", "r.html", "--quiet")
+    assert (code, err) == (0, "")
+    page = (folder / "r.html").read_text(encoding="utf-8")
+    assert set(re.findall(r'id="figure-(\w+)"', page)) == {"expert_load", "gpu_load", "routing_drift"}
+    assert "EPLB has no policy for 11 slots" in page
 
 
 @pytest.mark.parametrize("form", ["table", "csv", "md"])
