@@ -13,6 +13,7 @@ from executor.fit.stack import Run, fit_stack, mechanisms
 from executor.measure import machine
 from executor.measure.measurement import Measurement
 from executor.measure.proxies import CLUSTER, STACK, Proxy, chosen
+from executor.measure.quiet import Patience
 from executor.measure.steps import measure as measure_steps
 from executor.measure.sweeps import dtypes, sweep, volumes
 from executor.measure.work import collective_rows, kernel_rows
@@ -32,12 +33,16 @@ HELD_OUT = "step.held_out"
 
 @dataclass(frozen=True)
 class Request:
-    """What to calibrate: up to `ranks` ranks of a `device` (cpu or cuda), on the profile of `cluster`."""
+    """What to calibrate: up to `ranks` ranks of a `device` (cpu or cuda), on the profile of `cluster`.
+
+    `patience` [s] in all is spent on waiting for other processes to be quiet.
+    """
 
     device: str
     ranks: int
     quick: bool
     cluster: str = CLUSTER
+    patience: float = 60.0
 
 
 @dataclass(frozen=True)
@@ -50,47 +55,55 @@ class Sample:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A calibration, the rows and runs that it stands on, and how it does on each run (fitted or held out)."""
+    """A calibration, the rows that it stands on, and how it does on each run (fitted or held out).
+
+    `disturbance` is the mean number of cores that other processes used meanwhile.
+    """
 
     calibration: Calibration
     rows: tuple[Measurement, ...]
     checks: tuple[Json, ...]
     left_out: tuple[str, ...]
+    disturbance: float = 0.0
 
 
 def run(request: Request, tell: Tell) -> Outcome:
     """Measure and fit. Steps are trained on CPUs only: what a GPU's stack costs is fitted on published runs."""
     with Ranks(request.ranks, backend="nccl" if request.device == "cuda" else "gloo") as pool:
-        rows = kernels(request, pool, tell)
-        samples = steps(request, pool, tell) if request.device == "cpu" else []
+        quiet = Patience(request.patience)
+        rows = kernels(request, pool, tell, quiet)
+        samples = steps(request, pool, tell, quiet) if request.device == "cpu" else []
     tell("fit", 0.97)
-    return fitted(request, rows, samples)
+    return replace(fitted(request, rows, samples), disturbance=quiet.disturbance)
 
 
-def kernels(request: Request, pool: Ranks, tell: Tell) -> list[Measurement]:
+def kernels(request: Request, pool: Ranks, tell: Tell, quiet: Patience) -> list[Measurement]:
     """Rows of one rank's kernels, then of the collectives of 2, 4, … ranks."""
     name = machine.name(request.device)
     found: list[Measurement] = []
     for dtype in dtypes(request.device, quick=request.quick):
         tell(f"kernels in {dtype}", 0.02)
+        quiet.wait()
         wanted = sweep(request.device, quick=request.quick)
         found += pool.run(kernel_rows, wanted, dtype, request.device, name, ranks=1)[0]
     count = 2
     while count <= request.ranks:
         tell(f"collectives of {count} ranks", 0.1 + 0.1 * count / request.ranks)
+        quiet.wait()
         sizes = volumes(request.device, quick=request.quick)
         found += pool.run(collective_rows, sizes, request.device, name, ranks=count)[0]
         count *= 2
     return found
 
 
-def steps(request: Request, pool: Ranks, tell: Tell) -> list[Sample]:
+def steps(request: Request, pool: Ranks, tell: Tell, quiet: Patience) -> list[Sample]:
     """The record of every proxy that the ranks can run."""
     proxies = chosen(request.ranks, quick=request.quick)
     timed = STEPS_QUICK if request.quick else STEPS_FULL
     found = []
     for index, proxy in enumerate(proxies):
         tell(f"trains {proxy.name}", 0.25 + 0.7 * index / len(proxies))
+        quiet.wait()
         found.append(Sample(proxy, measure_steps(proxy, pool, timed, request.device)))
     return found
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from planner.collectives.base import members
+from planner.collectives.base import members, path
 from planner.cost.groups import groups
+from planner.cost.layer import expert_linear_time
 from planner.errors import Fault, InputError
 from planner.layers.base import Linear
-from planner.placement.base import Answer, Expert, Grid, Placement, Rates, Trace, check
+from planner.model import Layer
+from planner.placement.base import Answer, Expert, Grid, Ints, Placement, Rates, Trace, check, half
 from planner.placement.portfolio import Task, place
+from planner.placement.series import Step
 from planner.plan import Plan
 from planner.plan_file import read_json
-from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION, tool_version
-from planner.setting import Routing
+from planner.setting import Routing, tokens
 
 Json = dict[str, Any]
 
@@ -45,37 +48,64 @@ def expert_of(plan: Plan) -> Expert:
 
 
 def rates_of(plan: Plan) -> Rates:
-    """What one GPU of the plan achieves on the network and in the expert GEMM."""
-    setting = plan.setting
-    near, far = setting.tiers[0], setting.tiers[min(1, len(setting.tiers) - 1)]
-    kind = PRECISIONS[setting.choices.precision]
-    flops = setting.gpu.peak[kind.peak] * setting.gpu.matmul[kind.name].efficiency
+    """What a GPU of the plan achieves: the network of its group, and its experts' matrix multiplies forward."""
+    setting, degrees = plan.setting, plan.degrees
+    way = path(groups(degrees, setting.choices).ep, setting.layer_tiers)
+    near, far = way.tiers[0], way.tiers[min(1, len(way.tiers) - 1)]
+    alpha = float(way.launch + way.latency * np.log2(way.group.size * 1.0))
+    kind = next(kind for kind in setting.model.kinds if _routed_parts(kind))
+    parts = _routed_parts(kind)
+    seconds = sum(float(expert_linear_time(part, setting, degrees)[0]) for part in parts)
+    pairs = float(tokens(setting, degrees)) / int(degrees.tp)
+    flop = sum(2.0 * pairs * part.active * part.inputs * part.outputs for part in parts)
     value = setting.value
-    return Rates(far.bandwidth * far.efficiency, near.bandwidth * near.efficiency, far.launch, flops, value, value)
+    return Rates(far.bandwidth * far.efficiency, near.bandwidth * near.efficiency, alpha, flop / seconds, value, value)
 
 
-LAYERS, MOVES = 4, 40_000  # what a quick placement for a price looks at
+def _routed_parts(kind: Layer) -> list[Linear]:
+    """The matrices of the routed experts of a layer."""
+    return [part for part in kind.parts if isinstance(part, Linear) and part.expert]
 
 
-def routed(plan: Plan, trace: Trace, groups: int = 1) -> Plan:
-    """`plan` priced with the imbalance and the traffic of a quick placement; unchanged without expert parallelism.
+LAYERS, MOVES, SEED = 4, 40_000, 0  # of a quick placement for a price
 
-    Sequences of the trace (tokens where there are none) are dealt to the ranks of the group in turn.
+
+def routed(plan: Plan, trace: Trace, name: str, known: dict[Grid, Routing]) -> Plan:
+    """`plan` priced with imbalance and traffic of a quick placement for `trace`, which is called `name`.
+
+    Unchanged without expert parallelism. `known` keeps what was found, for plans with groups alike. A trace of another
+    topk than the model's knows loads only.
     """
     if plan.setting.model.experts == 0 or int(plan.degrees.ep) == 1:
         return plan
-    grid, rates, expert = grid_of(plan), rates_of(plan), expert_of(plan)
+    grid = grid_of(plan)
+    if grid not in known:
+        known[grid] = _routing(plan, trace, grid)
+    return replace(plan, setting=replace(plan.setting, routing=known[grid]), routing=name)
+
+
+def _routing(plan: Plan, trace: Trace, grid: Grid) -> Routing:
+    rates, expert = rates_of(plan), expert_of(plan)
     some = np.unique(np.linspace(0, trace.ids.shape[0] - 1, LAYERS).astype(int))
-    order = np.unique(trace.seq, return_inverse=True)[1] if trace.seq is not None else np.arange(trace.tokens)
-    dealt = replace(trace, ids=trace.ids[some], src=order % grid.gpus, layers=())
+    seq = np.arange(trace.tokens) if trace.seq is None else trace.seq
+    dealt = replace(trace, ids=trace.ids[some], src=_dealt(seq, grid.gpus), layers=())
     slots = -(-trace.experts // grid.gpus) * grid.gpus
-    task = Task(slots, grid, rates, expert, trace.experts, groups, most=MOVES)
+    task = Task(slots, grid, rates, expert, trace.experts, seed=SEED, most=MOVES)
     found = [answer.metrics for answer in place(dealt, task)]
     imbalance = float(np.mean([each.balance for each in found]))
+    if grid.nodes == 1 or trace.ids.shape[2] != plan.setting.model.topk:
+        return Routing(imbalance)
     sent = float(np.mean([each.nic_bytes for each in found])) / (expert.hidden * rates.dispatch_bytes)
-    judged = dealt.halves(task.seed)[1].tokens / grid.gpus
-    routing = Routing(imbalance, sent / judged if grid.nodes > 1 else None)
-    return replace(plan, setting=replace(plan.setting, routing=routing))
+    return Routing(imbalance, sent * grid.gpus / dealt.halves(SEED)[1].tokens)
+
+
+def _dealt(seq: Ints, gpus: int) -> Ints:
+    """The source of each token: of either half of the sequences, in their order, each GPU gets as many tokens."""
+    src = np.zeros(seq.size, dtype=np.int64)
+    first = half(seq, SEED)
+    for chosen in (np.flatnonzero(first), np.flatnonzero(~first)):
+        src[chosen[np.argsort(seq[chosen], kind="stable")]] = np.arange(chosen.size) * gpus // chosen.size
+    return src
 
 
 def to_json(answers: list[Answer], experts: int, grid: Grid, seconds: float) -> Json:
@@ -111,6 +141,22 @@ def _layer(answer: Answer, experts: int) -> Json:
         "moved": answer.moved,
         "moved_between_nodes": answer.moved_between_nodes,
     }
+
+
+def steps_json(names: Sequence[Path], steps: Sequence[Step]) -> Json:
+    """What was decided at each trace after the first; nothing where there is only one."""
+    if not steps:
+        return {}
+    rows = [
+        {
+            "routing": str(name),
+            **{key: getattr(step, key) for key in ("keep_s", "replan_s", "move_s", "moved")},
+            "moved_between_nodes": step.between_nodes,
+            "replanned": step.replanned,
+        }
+        for name, step in zip(names, steps, strict=True)
+    ]
+    return {"series": rows}
 
 
 def read_placements(path: Path, experts: int, grid: Grid, layers: int) -> tuple[Placement, ...]:

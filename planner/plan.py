@@ -20,7 +20,7 @@ from planner.plan_file import read_json, stated
 from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.rules import Case, broken
-from planner.setting import Routing, Setting, micro_batch_count
+from planner.setting import Setting, micro_batch_count
 from planner.strategy import Choices, Degrees, Workload
 
 Json = dict[str, Any]
@@ -31,7 +31,8 @@ HOUR, DAY = 3600.0, 86400.0
 class Plan:
     """A strategy (`degrees`, and the choices in `setting`) for inputs that are known by reference.
 
-    `calibration` is the file whose numbers are in `setting`, empty when the profiles are used as they are.
+    `calibration` is the file whose numbers are in `setting`, empty when the profiles are used as they are; `routing`
+    the trace whose expert placement is priced, empty when experts are priced as evenly loaded.
     """
 
     model_name: str
@@ -39,6 +40,7 @@ class Plan:
     setting: Setting
     degrees: Degrees
     calibration: str = ""
+    routing: str = ""
 
     @property
     def case(self) -> Case:
@@ -194,7 +196,7 @@ def plan_json(plan: Plan) -> Json:
             "cluster": plan.cluster_name,
             "stack": setting.stack.name,
             **({"calibration": plan.calibration} if plan.calibration else {}),
-            **({"routing": asdict(setting.routing)} if setting.routing != Routing() else {}),
+            **({"routing": {"trace": plan.routing, **asdict(setting.routing)}} if plan.routing else {}),
         },
         "model": model_json(setting.model, workload.seq_len),
         "cluster": cluster_json(setting),
@@ -213,6 +215,7 @@ def provenance(plan: Plan) -> list[dict[str, str]]:
         fingerprint("cluster", plan.cluster_name, setting.cluster),
         fingerprint("stack", setting.stack.name, setting.stack),
         *([fingerprint("calibration", plan.calibration, plan.calibration)] if plan.calibration else []),
+        *([fingerprint("routing", plan.routing, setting.routing)] if plan.routing else []),
     ]
 
 
@@ -227,7 +230,8 @@ def of_json(data: Json, where: str) -> Plan:
     gpus = int(found.degrees.world)
     names = (found.model, found.cluster, gpus, found.workload, found.choices, found.stack, found.calibration)
     plan = prepare(*names)
-    plan = replace(plan, degrees=found.degrees, setting=replace(plan.setting, routing=Routing(**found.routing)))
+    setting = replace(plan.setting, routing=found.routing)
+    plan = replace(plan, degrees=found.degrees, setting=setting, routing=found.trace)
     plan.check()
     expected = strategy_json(plan.setting, plan.degrees)
     written = data["estimate"]["strategy"]

@@ -14,6 +14,7 @@ from planner.optimizers import OPTIMIZERS
 from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION
 from planner.schedules import SCHEDULES
+from planner.setting import Routing
 from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees, Workload
 
 LARGEST_FILE = 64  # MiB; a plan of a thousand stages has about one
@@ -33,7 +34,8 @@ class Stated:
     degrees: Degrees
     choices: Choices
     calibration: str = ""
-    routing: dict[str, float] = field(default_factory=dict)
+    routing: Routing = field(default_factory=Routing)
+    trace: str = ""
 
 
 @dataclass
@@ -123,12 +125,19 @@ def stated(data: dict[str, Any], where: str) -> Stated:
     sequence_parallel = reader.flag(f"{STRATEGY}.sequence_parallel") or degrees.tp == 1
     inputs = data.get("inputs")
     calibration = reader.name("inputs.calibration") if isinstance(inputs, dict) and "calibration" in inputs else ""
-    names = ("imbalance", "copies") if isinstance(inputs, dict) and "routing" in inputs else ()
-    routing = {name: reader.amount(f"inputs.routing.{name}") for name in names}
+    trace, routing = _routing(reader) if isinstance(inputs, dict) and "routing" in inputs else ("", Routing())
     if reader.faults:
         raise InputError(*reader.faults)
     choices = Choices(**chosen, sequence_parallel=sequence_parallel)
-    return Stated(model, cluster, stack, workload, degrees, choices, calibration, routing)
+    return Stated(model, cluster, stack, workload, degrees, choices, calibration, routing, trace)
+
+
+def _routing(reader: _Reader) -> tuple[str, Routing]:
+    """The trace of an expert placement and what it costs; null copies stand for those of uniform draws."""
+    trace, imbalance = reader.name("inputs.routing.trace"), reader.number("inputs.routing.imbalance")
+    stated = reader.data["inputs"]["routing"]
+    uniform = isinstance(stated, dict) and "copies" in stated and stated["copies"] is None
+    return trace, Routing(imbalance, None if uniform else reader.amount("inputs.routing.copies"))
 
 
 def read_json(path: Path, name: str = "plan.json", make: str = MAKE) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from executor.fit.machine import hardware
 from executor.measure.measurement import Measurement, to_lines
 from hwprofiles import calibration, load
 from hwprofiles.calibration import Calibration
-from planner.commands.options import Count
+from planner.commands.options import Count, Finite
 from planner.commands.output import Sheet, emit, format_options, talk
 from planner.errors import Fault, InputError
 from planner.files import write
@@ -24,6 +24,7 @@ from planner.provenance import SCHEMA_VERSION, tool_version
 HERE = "cpu-loopback"
 MOST_RANKS = 64
 PERCENT = 100.0
+DISTURBED = 0.5  # cores
 MEANS = ("mean", "worst", "uncalibrated_mean")
 
 
@@ -33,6 +34,8 @@ MEANS = ("mean", "worst", "uncalibrated_mean")
 )
 @click.option("--quick", is_flag=True, help="Fewer shapes, sizes and plans: minutes less, some accuracy too.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
+@click.option("--patience", type=Finite(0.0, 86400.0), default=60.0, show_default=True,
+              help="Seconds to wait, in all, for other processes to be quiet.")  # fmt: skip
 @click.option("--cluster", help=f"Profile that the numbers replace. Default: {HERE} on a CPU; needed on a GPU.")
 @click.option("--from", "files", multiple=True, type=click.Path(path_type=Path), metavar="FILE",
               help="Fit on this instead: nccl-tests, a PyTorch trace, rows of an earlier run. Repeatable.")  # fmt: skip
@@ -47,6 +50,7 @@ def command(
     ranks: int | None,
     quick: bool,  # noqa: FBT001
     device: str,
+    patience: float,
     cluster: str | None,
     files: tuple[Path, ...],
     rows_file: Path | None,
@@ -59,7 +63,7 @@ def command(
     if files:
         made, rows, checks, left_out = _from_files(files, cluster)
     else:
-        found = _measured(ranks, device, cluster, quick=quick, dry_run=dry_run, quiet=quiet)
+        found = _measured(ranks, device, cluster, patience, quick=quick, dry_run=dry_run, quiet=quiet)
         if found is None:
             return
         made, rows, checks, left_out = found
@@ -105,7 +109,7 @@ def _from_files(files: tuple[Path, ...], cluster: str | None) -> Found:
 
 
 def _measured(
-    ranks: int | None, device: str, cluster: str | None, *, quick: bool, dry_run: bool, quiet: bool
+    ranks: int | None, device: str, cluster: str | None, patience: float, *, quick: bool, dry_run: bool, quiet: bool
 ) -> Found | None:
     """A calibration of this machine; None when it was only to be told what would be done."""
     if not available():
@@ -121,7 +125,7 @@ def _measured(
     count = ranks or min(here.count if here.kind == "cuda" else machine.cores(), 4)
     if here.kind == "cuda" and count > here.count:
         raise InputError(Fault("--ranks", f"this machine has {here.count} GPUs", count, str(here.count)))
-    request = calibrate.Request(here.kind, count, quick, cluster or HERE)
+    request = calibrate.Request(here.kind, count, quick, cluster or HERE, patience)
     load.cluster(request.cluster)
     if dry_run:
         trained = len(chosen(count, quick=quick)) if here.kind == "cpu" else 0
@@ -131,6 +135,9 @@ def _measured(
         return None
     with _Bar(quiet=quiet) as bar:
         made = calibrate.run(request, bar.tell)
+    if made.disturbance > DISTURBED:
+        used = f"other processes used {made.disturbance:.1f} cores on average"
+        talk(f"warning: {used}; calibrate again on a quiet machine", quiet=quiet)
     return made.calibration, made.rows, made.checks, made.left_out
 
 

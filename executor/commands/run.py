@@ -33,7 +33,7 @@ RANKS = Count(1024)  # on one machine more tell nothing
 @click.option("--steps", type=COUNT, default="20", show_default=True, help="Optimizer steps in all.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--seed", type=NONE, default=0, show_default=True, help="Of the weights and the order of the text.")
-@click.option("--learning-rate", type=Finite(min=0.0), default=3e-3, show_default=True)
+@click.option("--learning-rate", type=Finite(min=0.0), default=3e-3, show_default=True, help="Learning rate.")
 @click.option("--hidden", type=COUNT, default="64", show_default=True, help="Channels of the proxy, if memory allows.")
 @click.option("--seq-len", type=COUNT, default="64", show_default=True, help="Tokens per sequence of the proxy.")
 @click.option("--layers", type=COUNT, default="4", show_default=True, help="Layers of the proxy; more if stages ask.")

@@ -7,11 +7,12 @@ each of its slots serves; without one, every expert has one slot, on the rank th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,6 +65,14 @@ def owned(experts: int, ranks: int) -> Slots:
     """One slot for each expert, on the rank that holds its weights."""
     each = experts // ranks
     return Slots(tuple(range(experts)), tuple(i // each for i in range(experts)), (1.0,) * experts)
+
+
+def slots_by_layer(layers: Iterable[Mapping[str, Any]]) -> dict[int, Slots]:
+    """The slots of each layer in the `layers` of a placement.json."""
+    return {
+        int(row["layer"]): Slots(tuple(row["slot_expert"]), tuple(row["slot_gpu"]), tuple(row["share"]))
+        for row in layers
+    }
 
 
 def apply_expert(model: Decoder, meshes: Meshes, placement: Mapping[int, Slots]) -> None:

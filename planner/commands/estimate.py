@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from planner.commands import routing
 from planner.commands.options import COUNT, Common, inputs
 from planner.commands.output import Sheet, emit, format_options, talk, to_json
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
@@ -37,6 +38,7 @@ from planner.strategy import ORDERS, RECOMPUTE, Choices, Degrees
     "--order", type=click.Choice(ORDERS), default=ORDERS[0], show_default=True, help="Rank order, inner first."
 )
 @click.option("--sequence-parallel/--no-sequence-parallel", default=True, show_default=True)
+@routing.option
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan as JSON.")
 @click.option("--dry-run", is_flag=True, help="Check inputs and rules only.")
 @format_options
@@ -50,9 +52,12 @@ def command(common: Common, gpus: int, out: Path | None, dry_run: bool, form: st
     plan = replace(base, setting=replace(base.setting, choices=choices), degrees=degrees)
     check_precision(plan)
     plan.check()
+    trace = routing.trace_of(how["routing"], plan) if how["routing"] else None
     if dry_run:
         talk("the strategy is legal", quiet=quiet)
         return
+    if trace:
+        (plan,) = routing.priced([plan], how["routing"], trace)
     data = document(plan)
     if out:
         write(out, to_json(data))

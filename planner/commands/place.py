@@ -4,46 +4,35 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from hwprofiles import quantity
 from hwprofiles.quantity import format as human
 from planner.commands.options import COUNT, Count, Finite
 from planner.commands.output import Sheet, emit, format_options, reports, talk, to_json
-from planner.errors import Fault, InputError
+from planner.commands.place_case import DEFAULT, LAYERS, TOKENS, case_of, task_of, traces_of
 from planner.files import write
-from planner.place import Json, expert_of, grid_of, rates_of, read_placements, slots_in
+from planner.place import Json, steps_json
 from planner.place import to_json as placement_json
-from planner.placement.base import Expert, Grid, Rates, Trace
-from planner.placement.io import read as read_trace
-from planner.placement.portfolio import Task, place
-from planner.placement.scenario import SCENARIOS, Router, make
+from planner.placement.scenario import SCENARIOS
+from planner.placement.series import follow
 from planner.placement.statistics import statistics
-from planner.plan import read as read_plan
 
-DEFAULT = Rates()
-TOKENS, LAYERS = 32_768, 2  # of a scenario
-
-
-@dataclass(frozen=True)
-class Case:
-    """The group of GPUs and the experts to place on it; `topk` None where only the trace knows it."""
-
-    experts: int
-    topk: int | None
-    grid: Grid
-    rates: Rates
-    expert: Expert
+LOADS_ONLY = "one expert a token, as in a load snapshot: balance means something, nodes and traffic don't"
 
 
 @click.command()
 @click.argument("plan_file", metavar="[PLAN.json]", required=False, type=click.Path(path_type=Path))
-@click.option("--routing", type=click.Path(path_type=Path, dir_okay=False), help="Trace (.npz, .jsonl).")
+@click.option(
+    "--routing",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Trace (.npz, .jsonl); several in order of time are followed, re-planning when it pays.",
+)
 @click.option("--scenario", type=click.Choice(list(SCENARIOS)), help="A made-up trace instead of --routing.")
 @click.option("--tokens", type=Count(2**24), help=f"Tokens of the scenario ({TOKENS}).")
 @click.option("--layers", type=Count(1024), help=f"Layers of the scenario ({LAYERS}).")
@@ -62,6 +51,9 @@ class Case:
 @click.option("--horizon", type=Finite(1.0), default=1e5, show_default=True, help="Passes that pay a move back.")
 @click.option("--per-batch", is_flag=True, help="The dispatcher splits replicas batch by batch.")
 @click.option("--nic", help=f"Bandwidth of one NIC (the plan's, else {DEFAULT.nic / 1e9:g} GB/s).")
+@click.option("--nvlink", help=f"Bandwidth of a GPU inside its node (the plan's, else {DEFAULT.nvlink / 1e9:g} GB/s).")
+@click.option("--alpha", help=f"Start of a dispatch or combine (the plan's, else {DEFAULT.alpha * 1e6:g} us).")
+@click.option("--flops", help=f"What a GPU does in expert GEMMs (the plan's, else {DEFAULT.flops / 1e12:g} TFLOP/s).")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the halves and the search.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write placement.json here.")
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML page of figures here.")
@@ -83,104 +75,26 @@ def command(
     began = time.perf_counter()
     if bool(given["routing"]) == bool(given["scenario"]):
         raise click.UsageError("Give a trace with --routing FILE, or make one up with --scenario NAME.")
-    case = _from_plan(plan_file, given) if plan_file else _from_options(given)
-    trace = _trace(given, case)
-    task = _task(given, case, trace)
+    case = case_of(plan_file, given)
+    traces = traces_of(given, case)
+    last = traces[-1]
+    task = task_of(given, case, last.ids.shape[0])
+    if any(trace.ids.shape[2] == 1 for trace in traces):
+        talk(LOADS_ONLY, quiet=quiet)
     if dry_run:
-        talk(f"{trace.ids.shape[0]} layers of {trace.tokens:,} tokens; the inputs are sound", quiet=quiet)
+        talk(f"{last.ids.shape[0]} layers of {last.tokens:,} tokens; the inputs are sound", quiet=quiet)
         return
-    answers = place(trace, task, _progress(quiet=quiet))
+    answers, steps = follow(traces, task, _progress(quiet=quiet))
     data = placement_json(answers, case.experts, case.grid, round(time.perf_counter() - began, 3))
+    data = {**data, **steps_json(given["routing"][1:], steps)}
     if out:
         write(out, to_json({**data, "seconds": None}))
         talk(f"wrote {out}", quiet=quiet)
     if report:
-        reports().write_placement({**data, "statistics": statistics(trace, answers, task)}, report)
+        in_force = replace(task, old=steps[-1].before) if steps else task
+        reports().write_placement({**data, "statistics": statistics(last, answers, in_force)}, report)
         talk(f"wrote {report}", quiet=quiet)
-    emit(form, data, lambda: [_sheet(data)])
-
-
-def _from_plan(path: Path, given: dict[str, Any]) -> Case:
-    plan = read_plan(path)
-    stated = ("experts", "nodes", "gpus_per_node", "hidden", "expert_hidden", "topk", "nic")
-    _refuse(stated, given, "the plan states this; leave the option out")
-    model = plan.setting.model
-    return Case(model.experts, model.topk, grid_of(plan), rates_of(plan), expert_of(plan))
-
-
-def _from_options(given: dict[str, Any]) -> Case:
-    names = ("experts", "nodes", "gpus_per_node", "hidden", "expert_hidden")
-    missing = [Fault(_option(name), "is needed without a plan") for name in names if not given[name]]
-    if missing:
-        raise InputError(*missing)
-    rates = Rates(nic=quantity.parse(given["nic"], "bytes/s", "--nic")) if given["nic"] else DEFAULT
-    if not rates.nic > 0:
-        raise InputError(Fault("--nic", "expected more than 0", given["nic"]))
-    grid = Grid(given["nodes"], given["gpus_per_node"])
-    return Case(given["experts"], given["topk"], grid, rates, Expert(given["hidden"], given["expert_hidden"]))
-
-
-def _trace(given: dict[str, Any], case: Case) -> Trace:
-    """The trace of --routing or of --scenario."""
-    groups = given["groups"]
-    if case.experts % groups:
-        raise InputError(Fault("--groups", f"must divide the {case.experts} experts", groups))
-    if given["routing"]:
-        own = ("tokens", "layers", "topk", "topk_groups")
-        _refuse(own, given, "is for a --scenario; the trace in --routing has its own")
-        return read_trace(given["routing"], case.experts, case.grid.gpus)
-    if not case.topk:
-        raise InputError(Fault("--topk", "is needed for a scenario without a plan"))
-    router = Router(case.experts, case.topk, groups, given["topk_groups"] or max(groups // 2, 1))
-    return make(
-        given["scenario"], router, case.grid, given["layers"] or LAYERS, given["tokens"] or TOKENS, given["seed"]
-    )
-
-
-def _task(given: dict[str, Any], case: Case, trace: Trace) -> Task:
-    layers = trace.ids.shape[0]
-    slots = _slots(given, case.experts, case.expert, case.grid, layers)
-    if given["budget"] is not None and not given["old"]:
-        raise InputError(Fault("--budget", "counts moves from an --old placement; name one"))
-    old = read_placements(given["old"], case.experts, case.grid, layers) if given["old"] else None
-    return Task(
-        slots,
-        case.grid,
-        case.rates,
-        case.expert,
-        case.experts,
-        given["groups"],
-        old,
-        given["budget"],
-        given["horizon"],
-        seed=given["seed"],
-        per_batch=given["per_batch"],
-    )
-
-
-def _refuse(names: tuple[str, ...], given: dict[str, Any], why: str) -> None:
-    """InputError when any of these options was given."""
-    clash = ", ".join(_option(name) for name in names if given[name])
-    if clash:
-        raise InputError(Fault(clash, why))
-
-
-def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
-
-
-def _slots(given: dict[str, Any], experts: int, expert: Expert, grid: Grid, layers: int) -> int:
-    if given["slots"] and given["memory"]:
-        raise InputError(Fault("--memory", "give --slots or --memory, not both"))
-    slots = given["slots"] or experts
-    if given["memory"]:
-        slots = slots_in(quantity.parse(given["memory"], "bytes", "--memory"), expert, grid, layers)
-    where = "--memory" if given["memory"] else "--slots"
-    if slots < experts:
-        raise InputError(Fault(where, f"expected room for at least the {experts} experts", slots))
-    if slots > experts * grid.gpus:
-        raise InputError(Fault(where, f"expected at most {experts * grid.gpus}: each expert on every GPU", slots))
-    return slots
+    emit(form, data, lambda: _sheets(data))
 
 
 def _progress(*, quiet: bool) -> Any:
@@ -195,6 +109,26 @@ def _progress(*, quiet: bool) -> Any:
             click.echo("", err=True)
 
     return show
+
+
+def _sheets(data: Json) -> list[Sheet]:
+    """The placement, and how it came along a series of traces."""
+    if "series" not in data:
+        return [_sheet(data)]
+    rows = [
+        (
+            step["routing"],
+            human(step["keep_s"], "s"),
+            human(step["replan_s"], "s"),
+            human(step["move_s"], "s"),
+            f"{step['moved']:.1f}",
+            f"{step['moved_between_nodes']:.1f}",
+            "re-planned" if step["replanned"] else "kept",
+        )
+        for step in data["series"]
+    ]
+    headers = ("trace", "layer, kept", "re-planned", "move", "slots moved", "between nodes", "decision")
+    return [Sheet("Along the traces, mean of the layers", headers, rows), _sheet(data)]
 
 
 def _sheet(data: Json) -> Sheet:

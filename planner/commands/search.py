@@ -8,15 +8,18 @@ from typing import Any
 
 import click
 
-from planner.commands.options import COUNT, LARGEST, Common, Count, Finite, inputs
+from planner.commands import routing
+from planner.commands.options import COUNT, Common, Count, Finite, inputs
 from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json
 from planner.commands.sheets import parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
 from planner.files import write
+from planner.placement.base import Trace
 from planner.plan import Json, Plan, strategy_json
 from planner.search.run import HEADROOM, OBJECTIVES, Outcome, Query, merged, parse_fix, search_sizes
 
 MOST_PLANS = 1000  # a longer list is read by nobody
+RERANKED = 100  # plans that a routing trace may put in another order
 
 
 @click.command()
@@ -27,7 +30,7 @@ MOST_PLANS = 1000  # a longer list is read by nobody
 @click.option("--max-micro-batch", type=COUNT, default="8", show_default=True, help="Largest micro-batch to try.")
 @click.option("--headroom", type=Finite(0, 0.9), default=HEADROOM, show_default=True, help="Memory left free.")
 @click.option("--fix", multiple=True, metavar="AXIS=VALUE", help="Hold an axis or a choice, e.g. tp=8,schedule=1f1b.")
-@click.option("--routing", type=click.Path(path_type=Path, dir_okay=False), help="Trace to place experts by.")
+@routing.option
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for plan.json, report.html and plans.csv.")
 @click.option("--dry-run", is_flag=True, help="Check the inputs and say what would be searched.")
 @format_options
@@ -35,12 +38,13 @@ def command(common: Common, gpus: str, dry_run: bool, out: Path | None, form: st
     """Find the best plans of MODEL on --gpus GPUs of --cluster, over the whole legal space."""
     folder = out_folder(out)
     queries = [_query(common.plan(size), how) for size in sizes(gpus)]
+    trace = routing.trace_of(how["routing"], queries[0].plan) if how["routing"] else None
     if dry_run:
         talk(f"would search {', '.join(str(q.plan.degrees.world) for q in queries)} GPUs; inputs are good", quiet=quiet)
         return
     outcomes = search_sizes(queries)
-    if how["routing"]:
-        outcomes = [_routed(outcome, how["routing"]) for outcome in outcomes]
+    if trace:
+        outcomes = _routed(outcomes, how["routing"], trace)
     data = merged(outcomes, how["objective"], how["top"])
     best = _best(outcomes, data)
     plan = document(best)
@@ -49,13 +53,12 @@ def command(common: Common, gpus: str, dry_run: bool, out: Path | None, form: st
     emit(form, data, lambda: _sheets(data, plan))
 
 
-def _routed(outcome: Outcome, path: Path) -> Outcome:
-    """The plans priced with the traffic of an expert placement for the trace in `path`."""
-    from planner.place import routed  # noqa: PLC0415  a search without a trace starts without the placement
-    from planner.placement.io import read  # noqa: PLC0415
-
-    trace = read(path, outcome.plans[0].setting.model.experts, LARGEST)
-    return replace(outcome, plans=[routed(p, trace) for p in outcome.plans], frontier=outcome.frontier)
+def _routed(outcomes: list[Outcome], path: Path, trace: Trace) -> list[Outcome]:
+    """The plans, and those of the frontier, priced with an expert placement for the trace in `path`."""
+    return [
+        replace(o, plans=routing.priced(o.plans, path, trace), frontier=routing.priced(o.frontier, path, trace))
+        for o in outcomes
+    ]
 
 
 def sizes(text: str) -> list[int]:
@@ -65,7 +68,8 @@ def sizes(text: str) -> list[int]:
 
 
 def _query(plan: Plan, how: Json) -> Query:
-    return Query(plan, how["objective"], how["top"], how["max_micro_batch"], how["headroom"], parse_fix(how["fix"]))
+    top = max(how["top"], RERANKED) if how["routing"] else how["top"]
+    return Query(plan, how["objective"], top, how["max_micro_batch"], how["headroom"], parse_fix(how["fix"]))
 
 
 def _best(outcomes: list[Outcome], data: Json) -> Plan:

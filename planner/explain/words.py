@@ -9,6 +9,7 @@ from planner.estimate import estimate
 from planner.explain.waterfall import LOSSES
 from planner.plan import Json, Plan
 from planner.rules import broken
+from planner.setting import Routing
 
 PERCENT = 100.0
 
@@ -34,8 +35,21 @@ def words(plan: Plan, priced: Json) -> list[str]:
             f"The {model.experts} experts of a layer are spread over {s['ep']} GPUs, {model.experts // s['ep']} on each"
             f"{cut}; {s['edp']:,} copies of them share gradients."
         )
+    if plan.routing:
+        lines.append(_routing(plan, priced["step_time_s"]))
     lines.append(_states(s))
     return lines
+
+
+def _routing(plan: Plan, step: float) -> str:
+    """The sentence on the trace that experts are placed by, and what even loads would bring."""
+    found = plan.setting.routing
+    even = float(estimate(replace(plan.setting, routing=Routing()), plan.degrees).step.total)
+    sent = f" and the busiest network card sends {found.copies:.2f} copies of each token" if found.copies else ""
+    return (
+        f"Placed by {plan.routing}, the fullest of these GPUs gets {found.imbalance:.3f} times the mean load{sent}: "
+        f"{PERCENT * (step / even - 1.0):+.1f} % of step time against even loads and uniform draws."
+    )
 
 
 def _states(s: Json) -> str:

@@ -6,7 +6,7 @@ on the GPU of its own rail there, and go on over NVLink (DeepEP's normal mode, d
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -193,4 +193,3 @@ class Answer:
     algorithm: str
     moved: int = 0
     moved_between_nodes: int = 0
-    seconds: float = field(default=0.0, compare=False)

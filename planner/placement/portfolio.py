@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -64,12 +63,11 @@ def place(trace: Trace, task: Task, progress: Progress | None = None) -> list[An
     answers = []
     for layer in range(trace.ids.shape[0]):
         say("placing layers", layer, trace.ids.shape[0])
-        began = time.perf_counter()
         tokens = tokens_of(plan.ids[layer], task.experts, task.seed)
         placement = members(tokens, task, layer, task.most)[algorithm]()
         if task.old and not _affordable(placement, task.old[layer], task):
             placement = task.old[layer]
-        answers.append(_answer(placement, plan, test, task, layer, algorithm, began))
+        answers.append(judged(placement, plan, test, task, layer, algorithm))
     return answers
 
 
@@ -193,9 +191,8 @@ def _cost(placement: Placement, found: Metrics, task: Task, layer: int) -> float
     return total + moved.seconds / task.horizon
 
 
-def _answer(
-    placement: Placement, plan: Trace, test: Trace, task: Task, layer: int, algorithm: str, began: float
-) -> Answer:
+def judged(placement: Placement, plan: Trace, test: Trace, task: Task, layer: int, algorithm: str) -> Answer:
+    """The answer that `placement` is for one layer, judged on `test`; baselines are planned on `plan`."""
     tokens = tokens_of(plan.ids[layer], task.experts, task.seed)
     replicas = np.bincount(placement.slot_expert, minlength=task.experts)
     per_node = int(np.bincount(placement.slot_gpu // task.grid.gpus_per_node).max())
@@ -216,7 +213,6 @@ def _answer(
         algorithm=algorithm,
         moved=moved.moved if moved else 0,
         moved_between_nodes=moved.between_nodes if moved else 0,
-        seconds=time.perf_counter() - began,
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from hwprofiles import quantity
 from planner.errors import Fault, InputError, NoPlan, nearest
-from planner.plan import Json, Plan, cluster_json, estimate_json, model_json
-from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
+from planner.plan import Json, Plan, cluster_json, estimate_json, model_json, provenance
+from planner.provenance import SCHEMA_VERSION, tool_version
 from planner.schedules import SCHEDULES
 from planner.search.space import AXES, CHOICES, SWEPT, bounds, fixed, whole_space
 from planner.search.sweep import Found, Sweep, sweep
@@ -112,11 +112,7 @@ def merged(outcomes: list[Outcome], objective: str, top: int) -> Json:
         "seconds": sum(o.seconds for o in outcomes),
         "model": model_json(first.setting.model, seq_len),
         "cluster": cluster_json(first.setting),
-        "provenance": [
-            fingerprint("model", first.model_name, first.setting.model),
-            fingerprint("cluster", first.cluster_name, first.setting.cluster),
-            fingerprint("stack", first.setting.stack.name, first.setting.stack),
-        ],
+        "provenance": max((provenance(p) for o in outcomes for p in o.plans), key=len),
     }
 
 

@@ -34,14 +34,11 @@ def draw(placement: Json) -> go.Figure:
             hovertemplate=f"{theme.plain(names[key])}<br>node %{{y}} to %{{x}}: %{{z:.3f}} copies a token"
                           "<extra></extra>",
         )  # fmt: skip
-        drawn.add_annotation(
-            text=theme.plain(names[key]), showarrow=False, x=0.22 if number == 1 else 0.78, xref="paper", y=1.02,
-            yref="paper", yanchor="bottom", font={"color": theme.colour("muted")},
-        )  # fmt: skip
     axis = {"type": "category", "showgrid": False, "nticks": 9}
+    titles = [{"text": f"to node<br>{theme.plain(name)}"} for name in names.values()]
     drawn.update_layout(
-        xaxis={**axis, "domain": [0.0, 0.45]},
-        xaxis2={**axis, "domain": [0.55, 1.0], "anchor": "y2", "title": {"text": "to node"}},
+        xaxis={**axis, "domain": [0.0, 0.47], "title": titles[0]},
+        xaxis2={**axis, "domain": [0.53, 1.0], "anchor": "y2", "title": titles[1]},
         yaxis={**axis, "autorange": "reversed"},
         yaxis2={**axis, "anchor": "x2", "autorange": "reversed", "showticklabels": False},
     )

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 from click.testing import CliRunner  # noqa: E402
 
 from executor import calibrate  # noqa: E402
-from executor.measure import clock, machine, sweeps  # noqa: E402
+from executor.measure import clock, machine, quiet, sweeps  # noqa: E402
 from executor.measure.kernels import Sweep  # noqa: E402
 from executor.measure.measurement import COLLECTIVES, SIZES  # noqa: E402
 from executor.measure.proxies import PROXIES, QUICK, chosen  # noqa: E402
@@ -113,6 +113,26 @@ def test_the_calmer_half_of_the_steps_counts():
     assert calmer_half([steps.cpu]) == [0]
 
 
+def test_patience_waits_for_quiet_and_has_an_end():
+    """It looks until others are quiet or the time is up, and remembers what it then saw."""
+    seen = iter([1.5, 1.0, 0.1])
+    patient = quiet.Patience(60.0)
+    patient.wait(lambda: next(seen))
+    assert patient.seen == [0.1]
+    hasty = quiet.Patience(0.6)
+    hasty.wait(lambda: 2.0)
+    hasty.wait(lambda: 1.0)
+    assert hasty.seen == [2.0, 1.0]
+    assert hasty.disturbance == 1.5
+
+
+def test_cores_in_use_are_what_the_kernel_counts():
+    """Seconds of CPU over seconds of the clock; nothing where the system has no count."""
+    counts = iter([10.0, 10.0 + 3 * quiet.WINDOW])
+    assert quiet.others(lambda: next(counts), lambda _: None) == pytest.approx(3.0)
+    assert quiet.others(lambda: None, lambda _: None) == 0.0
+
+
 def test_whole_families_are_held_out():
     """Half of the trainings is fitted, half is not; two schedules, a depth and pairs of axes are never seen."""
     fitted = [proxy for proxy in PROXIES if proxy.fitted]
@@ -145,7 +165,7 @@ def test_sweeps_have_what_the_fits_need():
 def test_the_command_measures_fits_checks_and_writes(tmp_path):
     """A calibration that loads, rows that load, and a check on a plan that the fit has not seen."""
     out, rows = tmp_path / "here.toml", tmp_path / "rows.jsonl"
-    arguments = ["calibrate", "--ranks", "2", "--quick", "--device", "cpu", "--json", "--quiet"]
+    arguments = ["calibrate", "--ranks", "2", "--quick", "--device", "cpu", "--json", "--quiet", "--patience", "0"]
     result = CliRunner().invoke(plan, [*arguments, "--out", str(out), "--rows", str(rows)])
     assert result.exit_code == 0, result.output
     data = json.loads(result.stdout)

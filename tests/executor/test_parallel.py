@@ -14,7 +14,7 @@ from executor.mesh import build_meshes  # noqa: E402
 from executor.parallel import Options  # noqa: E402
 from executor.parallel.context import order  # noqa: E402
 from executor.parallel.deferred import Deferred  # noqa: E402
-from executor.parallel.expert import Slots, owned, traffic  # noqa: E402
+from executor.parallel.expert import Slots, owned, slots_by_layer, traffic  # noqa: E402
 from executor.ranks import RankFailed, Ranks  # noqa: E402
 from executor.refusal import refuse  # noqa: E402
 from executor.spans import Recorder, recording, span  # noqa: E402
@@ -154,6 +154,12 @@ def test_slots_say_what_does_not_fit():
     assert Slots((0,), (0, 1), (1.0,)).faults(1, 1) == [
         "slot_expert, slot_gpu and share must have one entry a slot each"
     ]
+
+
+def test_slots_are_read_from_a_placement():
+    """The rows of a placement.json by layer."""
+    row = {"layer": 3, "slot_expert": [1, 0], "slot_gpu": [0, 1], "share": [1.0, 1.0], "metrics": {}}
+    assert slots_by_layer([row]) == {3: Slots((1, 0), (0, 1), (1.0, 1.0))}
 
 
 def badly_placed(row):

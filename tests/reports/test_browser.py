@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from reports.page import capacity_page, plan_page
+from reports.page import capacity_page, placement_page, plan_page
 from tests.reports import fixtures
 
 # Runs at the end of the page and tells the frame around it what the reader sees.
@@ -18,7 +18,7 @@ PROBE = """<script>setTimeout(() => parent.postMessage(JSON.stringify({
   ground: getComputedStyle(document.body).backgroundColor,
   tick: getComputedStyle(document.querySelector(".xtick text")).fill,
   drawn: [...document.querySelectorAll("figure")].map((f) => [f.id, f.querySelectorAll("svg.main-svg").length,
-    f.querySelectorAll(".trace, .point").length]),
+    f.querySelectorAll(".trace, .point, .hm").length]),
   spilled: [...document.querySelectorAll("figure")].flatMap((f) => {
     const edge = f.getBoundingClientRect();
     return [...f.querySelectorAll("svg text")].map((t) => [t.getBoundingClientRect(), t.textContent])
@@ -55,7 +55,13 @@ class Seen(NamedTuple):
 LOOKS = (
     Look("plan", 1280, dark=False), Look("plan", 390, dark=True),
     Look("capacity", 1280, dark=True), Look("capacity", 390, dark=False),
+    Look("placement", 1280, dark=False), Look("placement", 390, dark=True),
 )  # fmt: skip
+PAGES = {
+    "plan": lambda: plan_page(fixtures.plan(), fixtures.search()),
+    "capacity": lambda: capacity_page(fixtures.capacity()),
+    "placement": lambda: placement_page(fixtures.placement()),
+}
 
 
 @pytest.fixture(
@@ -64,7 +70,7 @@ LOOKS = (
 def seen(request, chromium, tmp_path_factory):
     """(look, what was seen) of each look; the page stands in a frame, as windows cannot be as narrow as a phone."""
     look, folder = request.param, tmp_path_factory.mktemp("browser")
-    page = plan_page(fixtures.plan(), fixtures.search()) if look.page == "plan" else capacity_page(fixtures.capacity())
+    page = PAGES[look.page]()
     (folder / "page.html").write_text(page.replace("</body>", PROBE + "</body>"), encoding="utf-8")
     (folder / "frame.html").write_text(FRAME.format(width=look.width), encoding="utf-8")
     command = [
@@ -91,7 +97,7 @@ def test_the_console_is_silent(seen):
 def test_every_figure_is_drawn(seen):
     """Each figure of the page has its drawing with marks in it."""
     look, (told, _, _) = seen
-    assert len(told["drawn"]) == {"plan": 7, "capacity": 6}[look.page]
+    assert len(told["drawn"]) == {"plan": 7, "capacity": 6, "placement": 6}[look.page]
     assert all(drawings > 0 and marks > 0 for _, drawings, marks in told["drawn"])
 
 
