@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import torch
@@ -44,6 +45,7 @@ def measure(
     model: Model, degrees: Degrees, choices: Choices, workload: Workload, seed: int, options: Options
 ) -> Measured | None:
     """Loss and whole gradients of one step, on rank 0."""
+    logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # gathering strided shards takes two steps
     trainer = Trainer(model, degrees, choices, workload, seed=seed, options=options)
     loss = trainer.forward_backward(random_tokens(model, workload, seed)[list(trainer.rows)])
     gradients = trainer.gradients()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +21,10 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import async_save
 
 from executor.failures import NotSavedError
-from executor.saved import Saved, complete, part, prune
+from executor.saved import Saved, complete, part, prune, sweep
 from planner.errors import InputError
 
+PATIENCE = 10
 State = dict[str, Any]  # tensors and DTensors by name
 
 
@@ -33,11 +35,14 @@ class Checkpoints:
     checkpoint a complete one.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        """A process group of its own, since the writing threads speak while the training does."""
+    def __init__(self, folder: Path, keep: int, timeout: float) -> None:
+        """A process group of its own, since the writing threads speak while the training does.
+
+        `timeout` [s] is that of the training's collectives; a slow disk may take `PATIENCE` times as long.
+        """
         self.folder = folder
         self.keep = keep
-        self._group = dist.new_group(backend="gloo")
+        self._group = dist.new_group(backend="gloo", timeout=timedelta(seconds=PATIENCE * timeout))
         self._pending: tuple[int, Mapping[str, Any], Future[Any]] | None = None
 
     def save(self, step: int, state: State, manifest: Mapping[str, Any]) -> None:
@@ -53,8 +58,13 @@ class Checkpoints:
             return
         step, manifest, written = self._pending
         self._pending = None
-        with _explained(step):
-            written.result()
+        try:
+            with _explained(step):
+                written.result()
+        except NotSavedError:
+            if dist.get_rank() == 0:
+                sweep(self.folder)  # a full disk has use for the room
+            raise
         refused: list[str | None] = [None]
         if dist.get_rank() == 0:
             try:

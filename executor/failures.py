@@ -13,6 +13,8 @@ ENDED = re.compile(r"the process ended with code (-?\d+)")
 LAST_LINE = re.compile(r"^(?:\w+\.)*(\w+)(?:: (.*))?$")
 NETWORK = re.compile(r"gloo|nccl|closed by peer|reset by peer|timed out|timeout|broken pipe", re.IGNORECASE)
 NO_MEMORY = re.compile(r"can't allocate memory|out of memory|std::bad_alloc", re.IGNORECASE)
+SOURCE_LINE = re.compile(r"^\[[^\]]*\.(cc|cpp|h):\d+\] ?(\. )?")  # of torch and gloo, in front of what they say
+ADVICE = ". This is typically caused"
 TIMED_OUT = re.compile(r"timed out|timeout", re.IGNORECASE)
 
 
@@ -49,7 +51,7 @@ def told(error: BaseException, step: int, operation: str) -> BaseException:
     while error.__cause__ is not None:  # the pipeline wraps what a stage raised
         error = error.__cause__
     text = str(error).strip() or type(error).__name__
-    line = text.splitlines()[0]
+    line = SOURCE_LINE.sub("", text.splitlines()[0]).split(ADVICE)[0]
     if isinstance(error, MemoryError) or NO_MEMORY.search(text):
         return OutOfMemoryRankError(f"out of memory in step {step}: {line}")
     if isinstance(error, RuntimeError) and NETWORK.search(text):

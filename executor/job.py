@@ -18,7 +18,7 @@ class Job:
     """Train `plan` (a proxy's, legal) until `steps` optimizer steps are done.
 
     Checkpoints go to `folder` (None: none) after `every` steps (0: only when asked to stop), the newest `keep` stay;
-    `resume` is where to go on from. `manifest` is written into each checkpoint.
+    `resume` is where to go on from. `manifest` is written into each checkpoint. `timeout` [s] of one collective.
     """
 
     plan: Plan
@@ -31,6 +31,7 @@ class Job:
     keep: int = 3
     resume: Saved | None = None
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 60.0
     progress: bool = False
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 from executor.failures import cause
 from executor.job import Job, Report
 from executor.ranks import RankFailed, Ranks
+from executor.signals import handling
 from planner.errors import RunFailed
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
@@ -54,8 +56,8 @@ def together(make: Callable[[], Job]) -> tuple[Job, list[Report]]:
     try:
         own = _train(told[0])
     except Exception as error:
-        rank, text = dist.get_rank(), f"{type(error).__name__}: {error}"
-        raise RunFailed(cause({rank: text})) from error
+        story = "".join(traceback.format_exception(error))
+        raise RunFailed(cause({dist.get_rank(): story})) from error
     reports: list[Any] | None = [None] * dist.get_world_size() if first else None
     dist.gather_object(own, reports, group=control)
     return told[0], reports or [own]
@@ -86,11 +88,8 @@ def _forwarding(pool: Ranks) -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked.append(number)
         for pid in pool.pids:
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
 
-    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
+    with handling(forward):
         yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -20,7 +20,7 @@ from executor.phases import phases
 from executor.proxy import Like, Proxy, proxy
 from executor.ranks import RankFailed, Ranks
 from executor.saved import Saved, found, sweep
-from executor.shrink import Size, toml
+from executor.shrink import Size, source, toml
 from planner.errors import Fault, InputError, RunFailed
 from planner.files import write
 from planner.plan import Plan, plan_json, provenance, strategy_json
@@ -119,6 +119,9 @@ def run_joined(plan: Plan, options: Options) -> Outcome | None:
 def _job(plan: Plan, options: Options) -> tuple[Job, Proxy]:
     """What the ranks are told; writes the proxy's files."""
     saved = _newest(options)
+    if saved and saved.manifest["proxy"]["table"]["source"] != source(plan.setting.model):
+        expected = f"the checkpoint's model is {saved.manifest['proxy']['table']['source']}"
+        raise InputError(Fault("--resume", expected, plan.setting.model.name))
     made = small(plan, options, saved)
     if options.out:
         made = _written(made, options.out)
@@ -144,6 +147,7 @@ def _job(plan: Plan, options: Options) -> tuple[Job, Proxy]:
             "strategy": strategy_json(setting, degrees),
             "proxy": kept,
         },
+        timeout=options.timeout,
         progress=options.progress,
     )
     return job, made

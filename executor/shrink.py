@@ -54,7 +54,7 @@ def shrink(model: Model, size: Size, seq_len: int) -> Table:
     }
     return {
         "name": f"{model.name}-proxy",
-        "source": f"shrunk from {model.name}",
+        "source": source(model),
         "hidden": size.hidden,
         "vocab": BYTES,
         "heads": size.heads,
@@ -64,6 +64,11 @@ def shrink(model: Model, size: Size, seq_len: int) -> Table:
         "kinds": {name: _own(shape) for name, shape in kinds.items()},
         "order": [{"kind": model.kinds[kind].name, "count": len(list(run))} for kind, run in groupby(order)],
     }
+
+
+def source(model: Model) -> str:
+    """Where the small model is from."""
+    return f"shrunk from {model.name}"
 
 
 def toml(table: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -28,18 +28,25 @@ class Stop:
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Within the block the signals set the flag in place of ending the process; only the main thread can do so."""
+    """Within the block the signals set the flag in place of ending the process."""
     stop = Stop()
 
     def ask(number: int, frame: FrameType | None) -> None:
         stop.signalled = True
 
+    with handling(ask):
+        yield stop
+
+
+@contextmanager
+def handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """`handler` takes the signals within the block; nothing changes outside the main thread, which alone may set it."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
-    before = {number: signal.signal(number, ask) for number in STOPPING}
+    before = {number: signal.signal(number, handler) for number in STOPPING}
     try:
-        yield stop
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, old in before.items():
+            signal.signal(number, old)

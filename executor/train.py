@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from executor import memory
 from executor.checkpoint import Checkpoints, finite, random_state, set_random_state
@@ -50,10 +53,13 @@ class Run:
         self.job, self.stop, self.step = job, stop, 0
         self.recorder = Recorder()
         self.steps: list[Done] = []
+        self.between = False
 
     @property
     def operation(self) -> str:
-        """The collective that ran last in this step."""
+        """The collective that ran last."""
+        if self.between:
+            return "the agreement between two steps"
         calls = [span for span in self.recorder.spans if span.phase]
         return f"{calls[-1].kind} ({calls[-1].phase}, call {len(calls)})" if calls else "a collective"
 
@@ -92,9 +98,12 @@ class Run:
     def _build(self) -> None:
         job, setting = self.job, self.job.plan.setting
         self.device = find_device(job.device)
+        self.device.claim(int(os.environ.get("LOCAL_RANK", dist.get_rank())))
         self.recorder.synchronize = self.device.synchronize
         memory.reset_peak(torch, self.device.kind)
         torch.manual_seed(job.seed)
+        limit = timedelta(seconds=job.timeout)  # of groups made from here on; those of meshes have no option for it
+        vars(distributed_c10d).update(default_pg_timeout=limit, default_pg_nccl_timeout=limit)
         self.trainer = Trainer(
             setting.model,
             job.plan.degrees,
@@ -105,8 +114,8 @@ class Run:
             lr=job.learning_rate,
         )
         self.corpus = load(setting.workload.seq_len, job.seed)
-        self.checkpoints = Checkpoints(job.folder, job.keep) if job.folder else None
-        self.control = dist.new_group(backend="gloo")
+        self.checkpoints = Checkpoints(job.folder, job.keep, job.timeout) if job.folder else None
+        self.control = dist.new_group(backend="gloo", timeout=limit)
 
     def _resume(self) -> tuple[int, int]:
         """Read the checkpoint, if any; steps done and sequences drawn so far."""
@@ -157,7 +166,9 @@ class Run:
     def _agree(self, own: bool) -> bool:  # noqa: FBT001 (a question with one answer)
         """Whether it is so on any rank."""
         flag = torch.tensor([int(own)])
+        self.between = True
         dist.all_reduce(flag, dist.ReduceOp.MAX, group=self.control)
+        self.between = False
         return bool(flag.item())
 
     def _held_out(self, batch: int) -> float | None:

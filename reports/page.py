@@ -49,7 +49,7 @@ def placement_page(placement: Json) -> str:
     sections = (
         ("layer", "A typical layer", traffic),
         ("router", "The router", figures(("routing_drift",), placement)),
-        ("moves", "Moves", figures(("migration",), placement)),
+        ("moves", "Moves", figures(("replanning", "migration"), placement)),
         ("layers", "Every layer", placement_parts.layers(placement)),
         ("method", "What the numbers mean", placement_parts.method(placement)),
     )

@@ -61,6 +61,7 @@ def command(plan_file: Path, dry_run: bool, form: str, quiet: bool, **how: Any) 
         return 0
     if not available():
         raise InputError(Fault("torch", "is not installed: pip install 'myriad-planner[executor]'"))
+    _refuse_device(options)
     outcome = run(plan, options) if launch.world() is None else run_joined(plan, options)
     if outcome is None:
         return 0
@@ -104,6 +105,17 @@ def _options(how: dict[str, Any], *, quiet: bool) -> Options:
         timeout=how["timeout"],
         progress=not quiet and sys.stderr.isatty(),
     )
+
+
+def _refuse_device(options: Options) -> None:
+    """A device that is not here, or fewer of them than ranks, is told before any rank starts."""
+    if options.device == "cpu":
+        return
+    from executor.device import device  # noqa: PLC0415  needs torch
+
+    count = device(options.device).count
+    if launch.world() is None and options.ranks > count:
+        raise InputError(Fault("--ranks", f"this machine has {count} GPUs", options.ranks, str(count)))
 
 
 def _verdict(outcome: Outcome, *, quiet: bool) -> int:

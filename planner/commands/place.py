@@ -14,7 +14,7 @@ import numpy as np
 from hwprofiles.quantity import format as human
 from planner.commands.options import COUNT, Count, Finite
 from planner.commands.output import Sheet, emit, format_options, reports, talk, to_json
-from planner.commands.place_case import DEFAULT, LAYERS, TOKENS, case_of, task_of, traces_of
+from planner.commands.place_case import DEFAULT, LAYERS, TOKENS, case_of, provenance_of, task_of, traces_of
 from planner.files import write
 from planner.place import Json, steps_json
 from planner.place import to_json as placement_json
@@ -86,7 +86,7 @@ def command(
         return
     answers, steps = follow(traces, task, _progress(quiet=quiet))
     data = placement_json(answers, case.experts, case.grid, round(time.perf_counter() - began, 3))
-    data = {**data, **steps_json(given["routing"][1:], steps)}
+    data = {**data, **steps_json(given["routing"][1:], steps), "provenance": provenance_of(plan_file, given)}
     if out:
         write(out, to_json({**data, "seconds": None}))
         talk(f"wrote {out}", quiet=quiet)

@@ -14,6 +14,7 @@ from planner.placement.io import read as read_trace
 from planner.placement.portfolio import Task
 from planner.placement.scenario import Router, make
 from planner.plan import read as read_plan
+from planner.provenance import fingerprint
 
 DEFAULT = Rates()
 TOKENS, LAYERS = 32_768, 2  # of a scenario
@@ -89,6 +90,16 @@ def task_of(given: Given, case: Case, layers: int) -> Task:
         seed=given["seed"],
         per_batch=given["per_batch"],
     )
+
+
+def provenance_of(plan_file: Path | None, given: Given) -> list[dict[str, str]]:
+    """Name and hash of each input file, or the scenario with its options."""
+    files = [("plan", plan_file), *(("routing", path) for path in given["routing"]), ("old", given["old"])]
+    rows = [fingerprint(what, str(path), "") for what, path in files if path]
+    if given["scenario"]:
+        options = {name: given[name] for name in ("tokens", "layers", "topk", "topk_groups", "groups", "seed", *NEEDED)}
+        rows.append(fingerprint("scenario", given["scenario"], options))
+    return rows
 
 
 def _from_options(given: Given) -> Case:

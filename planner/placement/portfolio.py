@@ -24,7 +24,7 @@ Progress = Callable[[str, int, int], None]
 WEIGHTS = (Weights(0.0, 1.0), Weights(0.0, 2.0), Weights(0.0, 4.0), Weights(0.5, 0.5), Weights(0.5, 1.0))
 JUDGED = 6  # layers that the choice of the algorithm looks at
 MOVES, MOST_MOVES = 1_500, 400_000  # trial swaps per slot, and at most
-SLACK = 0.005  # of balance that a joint placement may give up against EPLB
+ALIKE = 0.01  # of time: of members that differ by less, the one of evenest loads is chosen where nothing has to move
 NOISE = 0.02  # of an item's visits: a move that saves less is not worth a fetch
 HEAT = 1.0
 DEARER = (1.0, 4.0, 16.0, 64.0)  # moves of a warm search, until a budget suffices
@@ -64,15 +64,15 @@ def place(trace: Trace, task: Task, progress: Progress | None = None) -> list[An
     for layer in range(trace.ids.shape[0]):
         say("placing layers", layer, trace.ids.shape[0])
         tokens = tokens_of(plan.ids[layer], task.experts, task.seed)
-        placement = members(tokens, task, layer, task.most)[algorithm]()
+        placement, name = members(tokens, task, layer, task.most)[algorithm](), algorithm
         if task.old and not _affordable(placement, task.old[layer], task):
-            placement = task.old[layer]
-        answers.append(judged(placement, plan, test, task, layer, algorithm))
+            placement, name = task.old[layer], "old"
+        answers.append(judged(placement, plan, test, task, layer, name))
     return answers
 
 
 def choose(plan: Trace, task: Task, say: Progress) -> str:
-    """The member with the least time on planning tokens that it has not seen, over some layers."""
+    """The member with the least time on planning tokens that it has not seen, over some layers; never above EPLB's."""
     first = half(plan.seq if plan.seq is not None else np.arange(plan.tokens), task.seed + 1)
     fit, judge = plan.part(first), plan.part(~first)
     layers = np.unique(np.linspace(0, plan.ids.shape[0] - 1, JUDGED).astype(int))
@@ -88,11 +88,10 @@ def choose(plan: Trace, task: Task, say: Progress) -> str:
             balance.setdefault(name, []).append(found.balance)
     mean = {name: float(np.mean(values)) for name, values in cost.items()}
     fullest = {name: float(np.mean(values)) for name, values in balance.items()}
-    known = [name for name in mean if name.startswith("eplb")]
-    limit = fullest[min(known, key=mean.__getitem__)] + SLACK if known else np.inf
-    allowed = [name for name in mean if np.isfinite(mean[name])]  # within the budget of moves
-    open_names = [name for name in allowed if fullest[name] <= limit or name in known] or allowed
-    return min(open_names, key=mean.__getitem__)
+    known = [name for name in mean if name.startswith("eplb") and np.isfinite(mean[name])]
+    alike = 1.0 if task.old else 1.0 + ALIKE
+    limit = min([min(mean.values()) * alike, *(mean[name] for name in known)])
+    return min((name for name in mean if mean[name] <= limit), key=fullest.__getitem__)
 
 
 def members(tokens: Tokens, task: Task, layer: int, most: int) -> dict[str, Callable[[], Placement]]:

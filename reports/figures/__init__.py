@@ -25,6 +25,7 @@ from reports.figures import (
     migration,
     node_traffic,
     parameters,
+    replanning,
     routing_drift,
     searched,
     sensitivity,
@@ -68,5 +69,6 @@ FIGURES: Final = {
     "node_traffic": Drawing("placement", node_traffic.draw, node_traffic.read, node_traffic.drawable),
     "coactivation": Drawing("placement", coactivation.draw, coactivation.read, coactivation.drawable),
     "routing_drift": Drawing("placement", routing_drift.draw, routing_drift.read, _has("statistics")),
+    "replanning": Drawing("placement", replanning.draw, replanning.read, replanning.drawable),
     "migration": Drawing("placement", migration.draw, migration.read, migration.drawable),
 }

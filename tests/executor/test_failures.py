@@ -27,7 +27,7 @@ def raised(error):
         (
             RuntimeError("[gloo/unbound_buffer.cc:84] Timed out waiting 2000ms for recv operation to complete"),
             DesynchronisedError,
-            "all_gather (tensor, call 5) timed out in step 7",
+            "all_gather (tensor, call 5) timed out in step 7: Timed out waiting 2000ms",
         ),
         (RuntimeError("[gloo/pair.cc:525] Connection closed by peer [127.0.0.1]:5"), DesynchronisedError, "failed"),
         (DivergedError("the loss is nan"), DivergedError, "the loss is nan"),

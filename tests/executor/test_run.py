@@ -117,7 +117,7 @@ def reshard(job_plan, source, target):
     setting = job_plan.setting
     trainer = Trainer(setting.model, job_plan.degrees, setting.choices, setting.workload, seed=99)
     state = trainer.state()
-    reader, writer = Checkpoints(source.path.parent, 9), Checkpoints(target, 9)
+    reader, writer = Checkpoints(source.path.parent, 9, 30.0), Checkpoints(target, 9, 30.0)
     reader.load(source, state)
     writer.save(source.step, trainer.state(), {})
     writer.finish()
@@ -135,8 +135,10 @@ def test_another_layout_holds_the_same_bits(first, tmp_path, pool):
 
 
 def test_what_can_not_go_on_is_told(first, pool):
-    """A used folder without --resume, a step that is done, another seed: input errors before any rank works."""
+    """A used folder without --resume, a step that is done, another seed or model: told before any rank works."""
     out, _ = first
+    with pytest.raises(InputError, match="the checkpoint's model is shrunk from kimi-k2"):
+        run(plan("llama3.1-8b"), options(out, ranks=4, resume=True, steps=9), pool)
     for how, text in (
         ({}, "go on with --resume"),
         ({"resume": True}, "has done 6 steps already"),

@@ -63,6 +63,7 @@ def arguments(plan_file, **given):
         (["--checkpoint-every", "5"], {}, "--checkpoint-every: needs --out DIR"),
         (["--checkpoint-every", "5", "--resume"], {}, "--resume: needs --out DIR"),
         (["--ranks", "3"], {}, "multiple of the node's 2 GPUs"),
+        (["--device", "cuda"], {}, "no GPU that torch can use"),
         (["--ranks", "0"], {}, "--ranks is '0': expected a whole number"),
         (["--ranks", "5000"], {}, "--ranks is '5000'"),
         (["--check"], {"WORLD_SIZE": "2"}, "--check: needs a process of its own"),

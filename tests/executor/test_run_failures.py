@@ -49,8 +49,8 @@ def test_a_loss_that_is_no_number_stops_the_run(pool, tmp_path):
     assert found(tmp_path / "checkpoints")
 
 
-def test_a_killed_rank_costs_one_interval_at_most(pool, tmp_path):
-    """kill -9 at any moment: a clear sentence, whole checkpoints only, and going on reaches the end."""
+def test_a_killed_rank_is_named(pool, tmp_path):
+    """kill -9 of a rank: a clear sentence with the checkpoint to go on from, and every rank's own story in a file."""
     folder, how = tmp_path / "checkpoints", options(tmp_path, steps=MANY, every=3)
     with When(folder, 6, kill(pool, 1, signal.SIGKILL), delay=0.037), pytest.raises(RunFailed) as caught:
         run(PLAN, how, pool)
@@ -60,16 +60,15 @@ def test_a_killed_rank_costs_one_interval_at_most(pool, tmp_path):
     assert f"the checkpoint of step {newest.step}" in text
     assert "go on with --resume" in text
     assert "rank 0" in (tmp_path / "failure.txt").read_text(encoding="utf-8")
-    again = run(PLAN, options(tmp_path, steps=newest.step + 2, every=3, resume=True), pool)
-    assert [step.step for step in again.record.steps] == [newest.step + 1, newest.step + 2]
 
 
 def test_a_failure_is_recovered_from_when_that_is_allowed(pool, tmp_path):
     """With restarts the run starts again by itself from the newest checkpoint and ends as if nothing had been."""
     with When(tmp_path / "checkpoints", 3, kill(pool, 0, signal.SIGKILL)):
         outcome = run(PLAN, options(tmp_path, steps=60, every=3, restarts=1), pool)
-    assert outcome.record.steps[-1].step == 60
-    assert outcome.record.provenance["resumed_from"] >= 3
+    resumed = outcome.record.provenance["resumed_from"]
+    assert resumed >= 3
+    assert [step.step for step in outcome.record.steps] == list(range(resumed + 1, 61))
 
 
 def test_a_full_disk_leaves_the_checkpoints_before_it(pool, tmp_path):
@@ -85,13 +84,15 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(pool, tmp_path):
     assert f"rank 1 couldn't write the checkpoint of step {newest.step + 3}" in str(caught.value)
     assert "File too large" in str(caught.value) or "is the disk full?" in str(caught.value)
     assert f"the checkpoint of step {newest.step} in" in str(caught.value)
+    assert not list(folder.glob("*.part"))
 
 
 def test_a_rank_that_hangs_is_found_by_the_others(pool, tmp_path, monkeypatch):
     """The collective that waited for it, its place in the step and the silent rank are named."""
-    monkeypatch.setattr(pool, "timeout", 5)
-    with When(tmp_path / "checkpoints", 3, kill(pool, 1, signal.SIGSTOP)), pytest.raises(RunFailed) as caught:
-        run(PLAN, options(tmp_path, steps=MANY, every=3), pool)
+    monkeypatch.setattr(pool, "timeout", 4)
+    how = options(tmp_path, steps=MANY, every=50, timeout=4.0)  # seldom, since a disk is given more time
+    with When(tmp_path / "checkpoints", 50, kill(pool, 1, signal.SIGSTOP)), pytest.raises(RunFailed) as caught:
+        run(PLAN, how, pool)
     text = str(caught.value)
     assert "timed out in step" in text
     assert "rank 1: the rank gave no answer" in text

@@ -16,7 +16,7 @@ from planner.record import read
 from planner.strategy import Choices
 from tests.executor.runs import plan
 
-STEPS = 120
+STEPS = 60
 PATIENCE = 90.0  # s
 
 

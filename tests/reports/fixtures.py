@@ -279,7 +279,14 @@ def placement(nodes: int = 4) -> dict[str, Any]:
         "layers": drifts,
         "migration": [[int(a != b) for a in range(nodes)] for b in range(nodes)],
     }  # fmt: skip
+    series = [
+        {"routing": "runs/step-200.npz", "keep_s": 4e-4, "replan_s": 3e-4, "move_s": 0.08, "moved": 6.0,
+         "moved_between_nodes": 4.0, "replanned": True},
+        {"routing": "runs/step-300.npz", "keep_s": 3.1e-4, "replan_s": 3.0e-4, "move_s": 0.08, "moved": 5.0,
+         "moved_between_nodes": 2.0, "replanned": False},
+    ]  # fmt: skip
     return {
         "schema_version": 1, "tool_version": "0.1.0", "experts": experts, "nodes": nodes, "gpus_per_node": 2,
         "slots": slots, "algorithm": "joint 0/1", "layers": rows, "seconds": 1.0, "statistics": statistics,
+        "series": series,
     }  # fmt: skip

@@ -14,7 +14,7 @@ def test_the_figures_of_one_node_have_no_traffic():
     """On a single node there is no traffic to draw, and all else is drawn."""
     artefact = fixtures.placement(nodes=1)
     drawn = {name for name, row in FIGURES.items() if row.artefact == "placement" and row.drawable(artefact)}
-    assert drawn == {"expert_load", "gpu_load", "coactivation", "routing_drift", "migration"}
+    assert drawn == {"expert_load", "gpu_load", "coactivation", "routing_drift", "migration", "replanning"}
     assert "stand on one node" in FIGURES["coactivation"].read(artefact)
 
 
@@ -23,7 +23,9 @@ def test_without_an_old_placement_nothing_moves():
     artefact = fixtures.placement()
     assert 'id="moves"' in placement_page(artefact)
     artefact["statistics"]["migration"] = None
+    del artefact["series"]
     assert not FIGURES["migration"].drawable(artefact)
+    assert not FIGURES["replanning"].drawable(artefact)
     assert 'id="moves"' not in placement_page(artefact)
 
 
@@ -89,6 +91,21 @@ def test_moves_are_summed_over_the_layers():
     """Of all slots of all layers."""
     read = FIGURES["migration"].read(fixtures.placement())
     assert read == "Of 48 slots in 3 layers 15 change hands, 6 of them between nodes."
+
+
+def test_what_was_decided_stands_out():
+    """At each later trace the placement that was taken is full and the other pale; the sentence counts and sums."""
+    artefact = fixtures.placement()
+    drawn = traces("replanning", artefact)
+    assert drawn["New placement"].marker.opacity == (1.0, 0.4)
+    assert drawn["Placement in force"].marker.opacity == (0.4, 1.0)
+    assert list(drawn["New placement"].x) == ["2. step-200.npz", "3. step-300.npz"]
+    assert FIGURES["replanning"].read(artefact) == (
+        "It pays to re-plan at 1 of 2 later traces: that saves 25.0 % of a layer's time "
+        "and moves 4.0 of 16 slots between nodes, 25.0 %."
+    )
+    artefact["series"] = artefact["series"][1:]
+    assert "At none of the later traces (1)" in FIGURES["replanning"].read(artefact)
 
 
 def test_the_page_says_what_was_gained():

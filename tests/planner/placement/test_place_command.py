@@ -1,5 +1,6 @@
 """`plan place` end to end: with a plan and without, its JSON, its exit codes, the same bytes for the same seed."""
 
+import hashlib
 import json
 import re
 
@@ -8,30 +9,16 @@ import pytest
 
 from planner.cli import main
 from planner.placement.base import Grid
-from tests.planner.bad_inputs import Bad, check
 from tests.planner.placement import toys
+from tests.planner.placement.command import FILE, GRID, MADE, SIZES, other
 
-GRID = Grid(4, 2)
-SIZES = (
-    *("--experts", "32", "--nodes", "4", "--gpus-per-node", "2", "--hidden", "256", "--expert-hidden", "128"),
-    "--quiet",
-)
-FILE = ("place", "--routing", "trace.npz", *SIZES)
-MADE = ("place", "--scenario", "zipf", "--topk", "2", "--tokens", "1024", "--layers", "1", *SIZES)
+pytestmark = pytest.mark.usefixtures("folder")
+
 LAYER = {
     *("layer", "slot_expert", "slot_gpu", "share", "metrics", "baseline", "bounds"),
     *("phy2log", "log2phy", "replicas", "moved", "moved_between_nodes"),
 }
 METRICS = {"balance", "nodes_per_token", "nic_bytes", "all_to_all_s", "layer_s"}
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """An empty folder to work in, with a trace."""
-    monkeypatch.chdir(tmp_path)
-    trace = toys.trace(32, 2, GRID, 480, 2)
-    np.savez("trace.npz", ids=trace.ids, src=trace.src, seq=trace.seq, layers=np.array([3, 7]))
-    return tmp_path
 
 
 @pytest.fixture
@@ -108,15 +95,68 @@ def test_the_same_seed_writes_the_same_bytes(call, folder):
 
 
 def test_an_old_placement_is_read_back(call, folder):
-    """What was written is an --old placement; against itself nothing moves, under a budget little does."""
+    """What was written is an --old placement; against itself nothing moves if it must pay soon, nor under no budget."""
     assert call(*FILE, "--out", "old.json")[0] == 0
-    again = placed(call, *FILE, "--old", "old.json")
+    again = placed(call, *FILE, "--old", "old.json", "--horizon", "10")
     assert sum(layer["moved_between_nodes"] for layer in again["layers"]) == 0
     other = toys.trace(32, 2, GRID, 480, 2, seed=9)
     np.savez("later.npz", ids=other.ids, src=other.src, seq=other.seq)
     later = ("place", "--routing", "later.npz", *SIZES, "--old", "old.json")
     kept = placed(call, *later, "--budget", "0")
     assert max(layer["moved_between_nodes"] for layer in kept["layers"]) == 0
+
+
+def test_several_traces_are_followed(call, folder):
+    """A decision at each later trace, in JSON and as a table; where a move pays, the answer is the last trace's."""
+    later = toys.trace(32, 2, GRID, 1920, 2, cv=1.0, seed=9)
+    np.savez("later.npz", ids=later.ids, src=later.src, seq=later.seq, layers=np.array([3, 7]))
+    both = (*FILE, "--routing", "later.npz")
+    data = placed(call, *both, "--horizon", "1e9", "--out", "last.json")
+    (step,) = data["series"]
+    assert step.keys() >= {"routing", "keep_s", "replan_s", "move_s", "moved", "moved_between_nodes", "replanned"}
+    assert (step["routing"], step["replanned"]) == ("later.npz", True)
+    assert step["moved"] == np.mean([layer["moved"] for layer in data["layers"]])
+    assert "series" not in placed(call, *FILE)
+    code, out, err = call(*both, "--horizon", "1", "--report", "page.html")
+    assert (code, err) == (0, "")
+    assert "Along the traces" in out
+    assert "kept" in out
+    assert 'id="figure-replanning"' in (folder / "page.html").read_text(encoding="utf-8")
+    still = placed(call, *both, "--budget", "0", "--horizon", "1e9")["layers"]
+    assert max(layer["moved_between_nodes"] for layer in still) == 0
+
+
+def test_the_inputs_are_named_with_their_hashes(call, folder):
+    """Each file by its content; a made-up trace by its options."""
+    assert call(*FILE, "--out", "old.json")[0] == 0
+    rows = placed(call, *FILE, "--old", "old.json")["provenance"]
+    assert [(row["what"], row["name"]) for row in rows] == [("routing", "trace.npz"), ("old", "old.json")]
+    assert rows[0]["sha256"] == hashlib.sha256((folder / "trace.npz").read_bytes()).hexdigest()
+    (one,), (other,) = (placed(call, *MADE, "--seed", seed)["provenance"] for seed in (0, 1))
+    assert one["what"] == "scenario"
+    assert one["name"] == other["name"] == "zipf"
+    assert one["sha256"] != other["sha256"]
+
+
+def test_rates_are_those_given(call):
+    """Half the bandwidth doubles what depends on it; a slower GEMM is a longer one."""
+    rates = ("--nic", "400 Gb/s", "--nvlink", "160 GB/s", "--alpha", "10 us", "--flops", "600 TFLOP/s")
+    plain, stated = placed(call, *MADE), placed(call, *MADE, *rates)
+    assert plain["layers"] == stated["layers"]
+    slow = placed(call, *MADE, "--alpha", "0 s", "--flops", "1 GFLOP/s")["layers"][0]["metrics"]
+    assert slow["gemm_s"] > 1e5 * plain["layers"][0]["metrics"]["gemm_s"]
+    assert slow["all_to_all_s"] < plain["layers"][0]["metrics"]["all_to_all_s"]
+
+
+def test_loads_alone_are_said_to_be_loads(call, folder):
+    """From tokens per expert a placement comes with a warning of what its metrics can't mean."""
+    rows = [{"layer": 3, "iter": step, "tpe": [5 + expert + step for expert in range(32)]} for step in range(4)]
+    (folder / "loads.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    loud = [word for word in other("--routing", "loads.jsonl", drop=("--routing",)) if word != "--quiet"]
+    code, out, err = call(*loud, "--json")
+    assert code == 0
+    assert "one expert a token" in err
+    assert json.loads(out)["layers"][0]["metrics"]["nodes_per_token"] == 1.0
 
 
 def test_memory_gives_the_slots(call):
@@ -171,69 +211,3 @@ def test_scenarios_are_placed(call):
     """Each made-up trace is placed without a file, by groups too."""
     data = placed(call, *MADE, "--groups", "4", "--topk-groups", "2", "--slots", "40", "--per-batch")
     assert data["layers"][0]["metrics"]["nodes_per_token"] <= 2.0
-
-
-def saved(**arrays):
-    """The bytes of an .npz."""
-    with open("made.npz", "wb") as file:  # noqa: PTH123  numpy wants a file
-        np.savez(file, **arrays)
-    with open("made.npz", "rb") as file:  # noqa: PTH123
-        return file.read()
-
-
-def other(*changed, base=FILE, drop=()):
-    """The arguments with these added, and these options and their values left out."""
-    words = list(base)
-    for name in drop:
-        at = words.index(name)
-        del words[at : at + 2]
-    return (*words, *changed)
-
-
-TABLE = {
-    "no trace": Bad(("place", *SIZES), 2, ("--routing FILE", "--scenario NAME")),
-    "two traces": Bad(other("--scenario", "zipf"), 2, ("--routing FILE", "--scenario NAME")),
-    "unknown scenario": Bad(("place", "--scenario", "zip", *SIZES), 2, ("'zip'", "balanced", "drift")),
-    "unknown option": Bad(other("--slot", "9"), 2, ("--slot",)),
-    "negative seed": Bad(other("--seed", "-1"), 2, ("--seed",)),
-    "horizon of nothing": Bad(other("--horizon", "nan"), 2, ("--horizon", "nan")),
-    "missing file": Bad(other("--routing", "no.npz", drop=("--routing",)), 3, ("no.npz", "no such file")),
-    "sizes left out": Bad(("place", "--routing", "trace.npz"), 3, ("--experts", "--nodes", "--hidden", "needed")),
-    "too few slots": Bad(other("--slots", "31"), 3, ("--slots", "32 experts", "31")),
-    "too many slots": Bad(other("--slots", "257"), 3, ("--slots", "at most 256")),
-    "no room in memory": Bad(other("--memory", "1 MB"), 3, ("--memory", "32 experts")),
-    "memory in hours": Bad(other("--memory", "3 h"), 3, ("--memory",)),
-    "slots and memory": Bad(other("--slots", "32", "--memory", "1 GiB"), 3, ("not both",)),
-    "groups that don't divide": Bad(other("--groups", "5"), 3, ("--groups", "32 experts", "5")),
-    "fewer experts than the trace's": Bad(
-        other("--experts", "16", drop=("--experts",)), 3, ("ids[0, ", "expert ids 0 to 15")
-    ),
-    "fewer GPUs than the trace's": Bad(other("--nodes", "2", drop=("--nodes",)), 3, ("src[", "source GPU 0 to 3")),
-    "scenario's options with a file": Bad(other("--topk", "2", "--layers", "3"), 3, ("--layers, --topk", "--scenario")),
-    "scenario without topk": Bad(other(base=MADE, drop=("--topk",)), 3, ("--topk", "needed")),
-    "topk over the experts": Bad(other("--topk", "33", base=MADE, drop=("--topk",)), 3, ("--topk", "32 experts")),
-    "budget without an old placement": Bad(other("--budget", "3"), 3, ("--budget", "--old")),
-    "old placement that is missing": Bad(other("--old", "none.json"), 3, ("none.json",)),
-    "old placement of something else": Bad(other("--old", "old.json"), 3, ("old.json", "layers"), {"old.json": "{}"}),
-    "old placement with a hole": Bad(
-        other("--old", "old.json"),
-        3,
-        ("old.json: layers[0]", "slot_expert, slot_gpu and share"),
-        {"old.json": '{"layers": [{"slot_expert": [0], "slot_gpu": "x"}, {}]}'},
-    ),
-    "old placement without all experts": Bad(
-        other("--old", "old.json"),
-        3,
-        ("old.json: layers[0].slot_expert", "every expert needs a slot", "1"),
-        {"old.json": '{"layers": [{"slot_expert": [0], "slot_gpu": [0], "share": [1.0]}, {}]}'},
-    ),
-    "old placement that is no JSON": Bad(other("--old", "old.json"), 3, ("old.json", "JSON"), {"old.json": "{half"}),
-    "plan that is no plan": Bad(("place", "p.json", "--routing", "trace.npz"), 3, ("p.json",), {"p.json": "{}"}),
-    "NIC of nothing": Bad(other("--nic", "0 B/s"), 3, ("--nic", "more than 0")),
-}
-
-
-@pytest.mark.parametrize("name", TABLE)
-def test_bad_input_is_refused(name, folder, capsys):
-    """One clear sentence for each fault, the exit code, no data, no traceback, no file left."""
-    check(TABLE[name], folder, capsys)
