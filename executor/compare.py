@@ -13,6 +13,7 @@ from typing import Any
 
 from executor.importers.base import Log
 from planner.errors import Fault, InputError
+from planner.interval import interval
 from planner.plan import Json, Plan
 from planner.record import Phases, Record
 from planner.simulate.phases import simulated
@@ -84,8 +85,8 @@ def compare(plan: Plan, measured: Measured, uncalibrated: Plan | None = None, re
         if max(seconds, measured.phases.get(name, 0.0)) >= SMALLEST
     ]
     half = NORMAL_90 * residual if residual else None
-    interval = [step * max(1.0 - half, 0.0), step * (1.0 + half)] if half else found.plan["estimate"]["interval_s"]
-    total: Json = {**_error(step, measured.step), "interval_s": interval}
+    bounds = (step * max(1.0 - half, 0.0), step * (1.0 + half)) if half else interval(plan.setting, step)
+    total: Json = {**_error(step, measured.step), "interval_s": list(bounds)}
     if profile:
         total["uncalibrated_s"] = _step(profile, measured.clock)
         total["uncalibrated_error"] = total["uncalibrated_s"] / measured.step - 1.0

@@ -106,6 +106,13 @@ def test_the_interval_is_that_of_runs_the_fit_has_not_seen(piped):
     assert (low, high) == (pytest.approx(0.897, abs=1e-3), pytest.approx(1.103, abs=1e-3))
 
 
+def test_without_a_calibration_the_interval_still_holds_the_prediction(piped):
+    """The published runs' factors are taken of the time that is compared, not of the wall clock's."""
+    data = compare(piped, measured_record(simulated(piped), "cpu"))
+    low, high = data["step"]["interval_s"]
+    assert low < data["step"]["predicted_s"] < high
+
+
 def test_both_timelines_are_in_one_trace(piped):
     """Measured and predicted ranks alternate and carry their names."""
     found = simulated(piped)
