@@ -1,8 +1,9 @@
 """The small trainings that a calibration is fitted on, and those that it must predict without having seen them.
 
 Whole families are held out: a depth, a number of experts, grouped and latent attention, a length, the schedules GPipe
-and interleaved, ZeRO 0 and 3, and most pairs of axes. What is fitted shows each mechanism at least once. Weights and
-activations of all are larger than the caches of a core, as those of real models are larger than those of a GPU.
+and interleaved, ZeRO 0 and 3, and most pairs of axes. What is fitted shows each mechanism at least once. Most have more
+weights and activations than a core's caches hold; the small ones, as large as what `plan run` trains by default, are
+nearly all host work, which large steps alone can't tell from memory traffic.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ MOE = replace(
 )
 MOE_WIDE = replace(MOE, name="moe-wide", layers=3, hidden=384, heads=6, moe_ffn=512)
 MANY = replace(MOE, name="many", layers=6, experts=16, topk=4, moe_ffn=192)
+SMALL = replace(DENSE, name="small", hidden=64, heads=4, ffn=192, vocab=256)
+SMALL_MOE = replace(MOE, name="small-moe", hidden=64, heads=4, ffn=192, moe_ffn=64, vocab=256)
 LATENT = replace(MOE, name="latent", attention="mla", q_rank=128, kv_rank=96, nope_dim=48, rope_dim=16, v_dim=48)
 
 
@@ -72,6 +75,9 @@ PROXIES: tuple[Proxy, ...] = (
     _proxy("1 moe", MOE, 1, fitted=True),
     _proxy("1 moe, wide", MOE_WIDE, 1, fitted=True, seq_len=128),
     _proxy("1 dense, full recompute", DENSE, 1, fitted=True, recompute="full", batch=2),
+    _proxy("1 small", SMALL, 1, fitted=True, seq_len=64),
+    _proxy("1 small moe", SMALL_MOE, 1, fitted=True, seq_len=64),
+    _proxy("1 small, micro-batch 4", SMALL, 1, fitted=False, micro_batch=4, seq_len=64),
     _proxy("1 deep", DEEP, 1, fitted=False, batch=2),
     _proxy("1 grouped, tied", GROUPED, 1, fitted=False, seq_len=128, micro_batch=2),
     _proxy("1 many experts", MANY, 1, fitted=False, batch=2),
@@ -85,6 +91,9 @@ PROXIES: tuple[Proxy, ...] = (
     _proxy("2 cp", DENSE, 2, fitted=True, cp=2),
     _proxy("2 ep, zero 1", MOE, 2, fitted=True, ep=2, zero=1),
     _proxy("2 dp, zero 2", DENSE, 2, fitted=True, zero=2),
+    _proxy("2 small, pp", SMALL, 2, fitted=True, pp=2, seq_len=64),
+    _proxy("2 small, dp x ep, zero 1", SMALL_MOE, 2, fitted=True, ep=2, zero=1, seq_len=64),
+    _proxy("2 small, pp, zb-h1", SMALL, 2, fitted=False, pp=2, schedule="zb-h1", seq_len=64),
     _proxy("2 pp, gpipe", DENSE, 2, fitted=False, pp=2, schedule="gpipe", seq_len=128),
     _proxy("2 pp, interleaved", DENSE, 2, fitted=False, pp=2, vpp=2, schedule="interleaved", seq_len=128),
     _proxy("2 pp, zb-h1", DENSE, 2, fitted=True, pp=2, schedule="zb-h1", seq_len=128),
@@ -105,10 +114,24 @@ PROXIES: tuple[Proxy, ...] = (
     _proxy("4 pp x cp, interleaved", DENSE, 4, fitted=False, pp=2, vpp=2, cp=2, schedule="interleaved"),
     _proxy("4 tp x cp", DENSE, 4, fitted=False, tp=2, cp=2),
     _proxy("4 pp x ep, zero 1", MANY, 4, fitted=False, pp=2, ep=2, zero=1, seq_len=128, batch=8),
+    _proxy(
+        "4 small, pp x ep, interleaved, zero 1",
+        SMALL_MOE,
+        4,
+        fitted=False,
+        pp=2,
+        vpp=2,
+        ep=2,
+        schedule="interleaved",
+        zero=1,
+        seq_len=64,
+    ),
     _proxy("4 dp x ep, zero 2", MOE, 4, fitted=False, ep=2, zero=2, batch=8),
 )
 QUICK = frozenset(
     {
+        "1 small",
+        "1 small moe",
         "1 dense, micro-batch 2",
         "1 wide",
         "1 moe, wide",
@@ -119,6 +142,8 @@ QUICK = frozenset(
         "2 dp, zero 1",
         "2 pp, 1f1b",
         "2 ep, zero 1",
+        "2 small, pp",
+        "2 small, pp, zb-h1",
         "2 pp, gpipe",
         "2 dp, zero 3",
     }
