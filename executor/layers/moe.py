@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from executor.layers.base import Spec, has_data, local, matrix
+from executor.layers.deferring import deferring
 from executor.layers.ffn import FeedForward
 from executor.layers.fused import activate, add_rows
 from executor.layers.rebuild import rebuilt
@@ -56,11 +60,45 @@ class Experts(nn.Module):
 
 def grouped(rows: Tensor, weight: Tensor, bias: Tensor | None, sizes: list[int]) -> Tensor:
     """Each group of rows times its matrix: `rows` [m, inputs], `weight` [groups, inputs, outputs] -> [m, outputs]."""
-    pieces, matrices = rows.split(sizes), local(weight).unbind(0)
+    matrices = local(weight)
+    if bias is None and not deferring():
+        return _Grouped.apply(rows, matrices, sizes)  # type: ignore[no-untyped-call, no-any-return]
+    pieces = zip(rows.split(sizes), matrices.unbind(0), strict=True)
     if bias is None:
-        return torch.cat([piece @ each for piece, each in zip(pieces, matrices, strict=True)])
+        return torch.cat([piece @ each for piece, each in pieces])
     shifts = local(bias).unbind(0)
-    return torch.cat([torch.addmm(*each) for each in zip(shifts, pieces, matrices, strict=True)])
+    return torch.cat([torch.addmm(shift, *pair) for shift, pair in zip(shifts, pieces, strict=True)])
+
+
+class _Grouped(Function):
+    """The products of all groups, written in place: autograd alone would copy every group's gradient once more."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, sizes: list[int]) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        ctx.sizes = sizes
+        out = rows.new_empty(len(rows), weight.size(2))
+        _write(out.split(sizes), rows.split(sizes), weight.unbind(0))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        rows, weight = ctx.saved_tensors
+        given, of_rows, of_weight = gradient.split(ctx.sizes), None, None
+        if ctx.needs_input_grad[0]:
+            of_rows = torch.empty_like(rows)
+            _write(of_rows.split(ctx.sizes), given, weight.mT.unbind(0))
+        if ctx.needs_input_grad[1]:
+            of_weight = torch.empty_like(weight)
+            _write(of_weight.unbind(0), [piece.t() for piece in rows.split(ctx.sizes)], given)
+        return of_rows, of_weight, None
+
+
+def _write(places: Sequence[Tensor], left: Sequence[Tensor], right: Sequence[Tensor]) -> None:
+    """The product of each pair into its place."""
+    for place, one, other in zip(places, left, right, strict=True):
+        torch.mm(one, other, out=place)
 
 
 def _sizes(rows: Tensor, counts: Tensor) -> list[int]:
@@ -80,7 +118,7 @@ def dispatch(x: Tensor, ids: Tensor, weights: Tensor, experts: Experts) -> Tenso
     if has_data(ids):
         order = order[int(tokens[0]) :]
     source = order // ids.size(-1)
-    out = experts(x[source], tokens[1:], weights.flatten()[order])
+    out = experts(x.index_select(0, source), tokens[1:], weights.flatten()[order])
     return add_rows(out, source, len(x))
 
 

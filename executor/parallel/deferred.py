@@ -6,8 +6,7 @@ walks a recomputed layer once for each weight; here every layer is walked and re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -17,10 +16,9 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from executor.layers.deferring import deferring, entered
 from executor.parallel.collectives import run
 
-_entered: list[Deferred] = []
-_at_once: list[bool] = []
 _PRODUCTS = {torch.matmul, torch.Tensor.matmul, torch.Tensor.__matmul__}
 
 
@@ -34,20 +32,20 @@ class Deferred(TorchFunctionMode):
 
     def __enter__(self) -> Self:
         """Active until the block ends."""
-        _entered.append(self)
+        entered.append(self)
         super().__enter__()  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *failure: object) -> None:
         """Not active any more."""
         super().__exit__(*failure)  # type: ignore[no-untyped-call]
-        _entered.pop()
+        entered.pop()
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Linear layers and plain products with a trained matrix on the right; all else as it is."""
-        if torch.is_grad_enabled() and not _at_once:
+        if torch.is_grad_enabled() and deferring():
             if func is functional.linear and _trained(args[1]):
                 bias = args[2] if len(args) > 2 else (kwargs or {}).get("bias")
                 return run(_Product, args[0], args[1].t(), bias, self)
@@ -71,21 +69,6 @@ class Deferred(TorchFunctionMode):
             waiting.clear()
 
         return work
-
-
-@contextmanager
-def at_once() -> Iterator[None]:
-    """Nothing inside is deferred: for weights that are results themselves, whose gradients must go on."""
-    _at_once.append(True)
-    try:
-        yield
-    finally:
-        _at_once.pop()
-
-
-def entered() -> list[Deferred]:
-    """What defers weight gradients now: one or none."""
-    return _entered[-1:]
 
 
 def _trained(weight: Any) -> bool:

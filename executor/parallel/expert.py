@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from executor.layers.base import local
+from executor.layers.deferring import at_once
 from executor.layers.fused import add_rows
 from executor.layers.moe import Experts, Mixture
 from executor.mesh import Meshes
 from executor.model import Decoder
 from executor.parallel.collectives import all_gather, all_to_all, copy, exchange, gather, scatter
-from executor.parallel.deferred import at_once
 from executor.parallel.recompute import recomputing
 from executor.parallel.tensor import cut
 
@@ -149,7 +149,7 @@ class Dispatcher:
         order = slot.argsort(stable=True)[int((slot < 0).sum()) :]
         source = order // ids.size(-1)
         counts = torch.bincount(slot[order], minlength=len(self.slot_expert))
-        packed = torch.cat((x[source], weights.flatten()[order].unsqueeze(-1)), -1)
+        packed = torch.cat((x.index_select(0, source), weights.flatten()[order].unsqueeze(-1)), -1)
         out = self._travel(packed, counts, experts)
         return add_rows(out, source, len(x))
 
@@ -165,8 +165,8 @@ class Dispatcher:
             self.sent += (sum(sent) - sent[self.ep.rank()]) * packed[:1].nbytes
         kind = torch.arange(self.each, device=packed.device).repeat(ways).repeat_interleave(arriving.flatten())
         order = kind.argsort(stable=True)
-        out = self._gathered(here[order], arriving.sum(0), experts)
-        return exchange(out[order.argsort()], sent, got, self.ep, PHASE)
+        out = self._gathered(here.index_select(0, order), arriving.sum(0), experts)
+        return exchange(out.index_select(0, order.argsort()), sent, got, self.ep, PHASE)
 
     def _gathered(self, packed: Tensor, counts: Tensor, experts: Experts) -> Tensor:
         """Rows sorted by local slot through the experts, or through their slices on all ranks of etp."""
@@ -180,8 +180,8 @@ class Dispatcher:
         kind = torch.arange(padded.size(1), device=packed.device).repeat(ways).repeat_interleave(padded.flatten())
         order = kind.argsort(stable=True)
         real = int(loads.sum())
-        out = self._run(rows[order[:real]], loads.sum(0), experts)
-        whole = functional.pad(out, (0, 0, 0, len(rows) - real))[order.argsort()]
+        out = self._run(rows.index_select(0, order[:real]), loads.sum(0), experts)
+        whole = functional.pad(out, (0, 0, 0, len(rows) - real)).index_select(0, order.argsort())
         return scatter(whole, 0, self.etp, PHASE)[: len(packed)]
 
     def _run(self, packed: Tensor, counts: Tensor, experts: Experts) -> Tensor:

@@ -12,10 +12,10 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from executor.layers.deferring import entered
 from executor.layers.rebuild import apply_selective
 from executor.model import Decoder
 from executor.parallel.blocks import blocks
-from executor.parallel.deferred import entered
 
 _repeats: list[bool] = []
 
@@ -50,7 +50,7 @@ class _Repeated:
     """A context that says `recomputing`, and defers weight gradients again where the first pass did."""
 
     def __init__(self) -> None:
-        self.contexts = entered()
+        self.contexts = entered[-1:]
 
     def __enter__(self) -> None:
         _repeats.append(True)

@@ -223,4 +223,4 @@ def test_without_torch_it_says_what_to_install(monkeypatch, capsys):
 def test_a_dry_run_says_what_it_would_do(capsys):
     """And measures nothing."""
     assert main(["calibrate", "--dry-run", "--device", "cpu", "--ranks", "2", "--quick"]) == 0
-    assert "12 trainings" in capsys.readouterr().err
+    assert "16 trainings" in capsys.readouterr().err
