@@ -5,6 +5,7 @@ from __future__ import annotations
 import pkgutil
 from functools import cache
 from importlib import import_module
+from typing import Any
 
 from planner.compression.base import Compression, Fact
 from planner.errors import Fault, InputError, nearest
@@ -15,7 +16,7 @@ for _module in pkgutil.iter_modules(__path__):
 __all__ = ["METHODS", "Compression", "Fact", "get", "names"]
 
 
-def _all(method: type[Compression]) -> list[type[Compression]]:
+def _all(method: Any) -> list[type[Compression]]:
     """The method's kinds, theirs too."""
     return [each for kind in method.__subclasses__() for each in (kind, *_all(kind))]
 

@@ -27,7 +27,7 @@ class Experts(Compression):
             "Lu 2024, arXiv:2402.14800",
         ),
         Fact(
-            "up to 75 % of the experts of Mixtral 8x7B-Instruct were pruned with small loss when the others were merged",
+            "up to 75 % of the experts of Mixtral 8x7B-Instruct were pruned with small loss by merging the others",
             "EEP, arXiv:2407.00945",
         ),
     )
