@@ -58,7 +58,9 @@ class Choices:
     """The categories of a strategy.
 
     `order` is the rank order, innermost axis first (which axis gets the nearest neighbours); `sequence_parallel` shards
-    the tokens of norms over tp; `optimizer` names the states kept per parameter.
+    the tokens of norms over tp; `optimizer` names the states kept per parameter, `master` the copy of the weights that
+    it updates. `prune` and `quantize` name a compression (`planner.compression`); `distill_from` the teacher's model,
+    on `teacher_gpus` GPUs of its own, or on all of them beside the student where it is 0.
     """
 
     schedule: str = "1f1b"
@@ -68,6 +70,11 @@ class Choices:
     order: str = ORDERS[0]
     sequence_parallel: bool = True
     optimizer: str = "adam"
+    master: str = "fp32"
+    prune: str = "none"
+    quantize: str = "none"
+    distill_from: str = "none"
+    teacher_gpus: int = 0
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from planner.collectives.ring import all_gather, reduce_scatter
 from planner.cost.groups import groups
 from planner.cost.kernels import traffic
 from planner.cost.overlap import exposed
+from planner.cost.update import matrix_gather_time, moved_bytes, orthogonalize_time, prune_bytes
 from planner.formula import Count, Num, formula
 from planner.setting import Setting
 from planner.sharding import Held
@@ -83,12 +84,13 @@ def split_time(stage: Held, setting: Setting, micro_batches: Count) -> Num:
     return traffic(volume * setting.stack.split_traffic, setting.gpu)
 
 
-@formula(unit="s", source="bytes read and written per parameter over the achieved HBM bandwidth; the host's work")
+@formula(unit="s", source="bytes of the update over the achieved HBM bandwidth; the host's work; matrices made whole")
 def optimizer_time(stage: Held, setting: Setting, degrees: Degrees) -> Num:
     """One optimizer step on the states that a rank owns."""
-    owned: Num = stage.dense + stage.expert
-    if setting.choices.zero > 0:
-        shards = degrees.dp * degrees.cp / degrees.replicas
-        owned = stage.dense / shards + stage.expert / (degrees.edp / degrees.replicas)
-    stack, moved = setting.stack, owned * setting.optimizer.traffic
-    return traffic(moved * stack.optimizer_traffic, setting.gpu) + stage.tensors * stack.tensor_gap
+    stack = setting.stack
+    moved = moved_bytes(stage, setting, degrees) + prune_bytes(stage, setting)
+    total = traffic(moved * stack.optimizer_traffic, setting.gpu) + stage.tensors * stack.tensor_gap
+    if stage.matrices is None:
+        return total
+    whole = stage.matrices
+    return total + matrix_gather_time(whole, setting, degrees) + orthogonalize_time(whole, setting, degrees)
