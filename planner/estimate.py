@@ -15,8 +15,8 @@ from planner.cost.update import matrices
 from planner.formula import Num
 from planner.layout import Layout, layer_kinds, layout
 from planner.memory.stage import LayerBytes, Memory, common, layer_bytes, stage_memory
-from planner.setting import Setting
 from planner.model import Layer
+from planner.setting import Setting
 from planner.sharding import Held, compressed, held
 from planner.strategy import Degrees
 

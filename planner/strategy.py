@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.batch_size import Spent, Stage, schedule
 from planner.formula import Count
 
 RECOMPUTE = ("none", "selective", "full")
@@ -79,13 +80,25 @@ class Choices:
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained: `seq_len` tokens per sequence, `global_batch` sequences per step, `tokens` in the whole run."""
+    """What is trained: `seq_len` tokens per sequence, `global_batch` sequences per step, `tokens` in the whole run.
+
+    With a `critical_batch` [tokens] (`law` says where from; 0: none stated) `tokens` are those that very small batches
+    need, and the batch decides how many the run takes. `ramp` are the stages before steps of `global_batch`.
+    """
 
     seq_len: int
     global_batch: int
     tokens: float
+    critical_batch: float = 0.0
+    law: str = ""
+    ramp: tuple[Stage, ...] = ()
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens in one optimizer step."""
         return self.seq_len * self.global_batch
+
+    def spent(self) -> list[Spent]:
+        """The stages of the run, with the tokens and steps that each takes."""
+        stages = (*self.ramp, Stage(self.global_batch))
+        return schedule(self.tokens, self.seq_len, stages, self.critical_batch)

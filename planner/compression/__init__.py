@@ -7,13 +7,13 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
-from planner.compression.base import Compression, Fact
+from planner.compression.base import Compression
 from planner.errors import Fault, InputError, nearest
 
 for _module in pkgutil.iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Compression", "Fact", "get", "names"]
+__all__ = ["METHODS", "Compression", "get", "names"]
 
 
 def _all(method: Any) -> list[type[Compression]]:

@@ -14,14 +14,7 @@ from planner.errors import Fault, InputError
 from planner.layers.base import Linear, Part, Table, Vector
 from planner.model import BACKWARD_OVER_FORWARD, Model
 from planner.precision import BF16, LOW_PRECISION
-
-
-@dataclass(frozen=True)
-class Fact:
-    """One published finding: what was seen, on what, and where it is written."""
-
-    text: str
-    source: str
+from planner.provenance import Fact
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from planner.compression.base import Compression, Fact
+from planner.compression.base import Compression
 from planner.errors import Fault, InputError
 from planner.layers.base import Linear, Part, Pointwise, Vector
 from planner.model import Layer, Model
 from planner.precision import BF16
+from planner.provenance import Fact
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from planner.compression.base import Compression, Fact
+from planner.compression.base import Compression
 from planner.errors import Fault, InputError
 from planner.layers.base import Linear, Part
 from planner.precision import BF16
+from planner.provenance import Fact
 
 GROUP = 4  # weights in a row of inputs, of which two stay
 INDEX_BITS = 2.0  # of a kept weight: its place among four

@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from planner.compression.base import Compression, Fact
+from planner.compression.base import Compression
 from planner.precision import BF16, FP32
+from planner.provenance import Fact
 
 GROUP = 128  # inputs that share a scale at four bits
 READ_AND_WRITE = 2.0 * BF16  # a fake-quantized copy: read in bf16, written in bf16

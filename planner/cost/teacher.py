@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
+import numpy as np
+
 from planner.collectives.base import Group, path
 from planner.collectives.point_to_point import point_to_point
 from planner.collectives.ring import all_gather
@@ -46,7 +48,7 @@ def distill_time(setting: Setting, degrees: Degrees, step: Num) -> Num:
 
 @formula(unit="s", source="micro-batches through the mean stage of the teacher, and the filling of its pipeline")
 def forward_time(setting: Setting, teacher: Model, degrees: Degrees) -> Num:
-    """Forward pass of the teacher over one step's tokens on the ranks of `degrees`; ZeRO-3 gathers its dense weights."""
+    """Forward pass over one step's tokens on the ranks of `degrees`; ZeRO-3 gathers the teacher's dense weights."""
     where = taught(setting, teacher)
     stage: Num = 0.0
     dense: Num = 0.0
@@ -55,7 +57,8 @@ def forward_time(setting: Setting, teacher: Model, degrees: Degrees) -> Num:
         dense = dense + count * held(layer, degrees).dense
     stage, dense = stage / degrees.pp, dense / degrees.pp
     if setting.choices.zero == 3:
-        stage = stage + all_gather(dense * setting.value, path(groups(degrees, where.choices).data, setting.tiers))
+        gathered: Num = all_gather(dense * setting.value, path(groups(degrees, where.choices).data, setting.tiers))
+        stage = stage + gathered
     return (micro_batch_count(where, degrees) + degrees.pp - 1) * stage
 
 
@@ -69,7 +72,7 @@ def sending_time(setting: Setting, degrees: Degrees) -> Num:
     way = path(Group(2, setting.cluster.gpus // 2), setting.tiers)
     sender = point_to_point(total * (teacher.degrees.pp / teacher.degrees.world), way)
     receiver = point_to_point(total * (degrees.pp / degrees.world), way)
-    return 0.5 * (sender + receiver + abs(sender - receiver))
+    return np.maximum(sender, receiver)
 
 
 def own_degrees(setting: Setting, teacher: Model, gpus: int) -> Degrees | None:

@@ -1,4 +1,4 @@
-"""What an optimizer that treats matrices as a whole asks of a rank: its matrices, their edges, the time to update them."""
+"""The update of a rank's parameters: bytes, FLOP, and what an optimizer of whole matrices asks beside them."""
 
 from __future__ import annotations
 
@@ -75,9 +75,11 @@ def orthogonal_time(part: Linear, iterations: int, setting: Setting) -> float:
     return float(iterations * (gram + square + product))
 
 
-@formula(unit="s", source="Liu 2025 (arXiv:2502.16982, section 2.3): bf16 over tp and over the ZeRO shards, at most once")
+@formula(
+    unit="s", source="Liu 2025 (arXiv:2502.16982, section 2.3): bf16 over tp and over the ZeRO shards, at most once"
+)
 def matrix_gather_time(has: Matrices, setting: Setting, degrees: Degrees) -> Num:
-    """Exposed gathers that make whole matrices of shards: over tp or etp what a rank updates, over data all it holds."""
+    """Exposed gathers that make shards whole: over tp or etp what a rank updates, over data all that it holds."""
     rule, axes = setting.optimizer.matrix, groups(degrees, setting.choices)
     if rule is None or not rule.iterations:
         return 0.0
@@ -147,7 +149,9 @@ def _parameters(part: Part) -> int:
     return sum(Layer("", (part,)).parameters().values())
 
 
-@formula(unit="B", source="2:4: both orientations written from the weights (torchao sparsify24); masks applied after it")
+@formula(
+    unit="B", source="2:4: both orientations written from the weights (torchao sparsify24); masks applied after it"
+)
 def prune_bytes(stage: Held, setting: Setting) -> Num:
     """Bytes that pruning moves once a step over a rank's resident weights; 0 without it."""
     has, method = stage.compressed, setting.pruning

@@ -150,7 +150,9 @@ def _states(has: Held, shared: Common, setting: Setting) -> tuple[Num, Num, Num]
     )
 
 
-@formula(unit="B", source="2:4: both compressed orientations of a weight (Mishra 2021; torchao sparsify24); else its mask")
+@formula(
+    unit="B", source="2:4: both compressed orientations of a weight (Mishra 2021; torchao sparsify24); else its mask"
+)
 def beside(has: Held, setting: Setting) -> Num:
     """Bytes that pruning keeps beside the weights, on every rank that computes with them; 0 without it."""
     method = setting.pruning

@@ -1,4 +1,4 @@
-"""Bytes of the teacher on a rank of the student: its weights, one layer at work, and its logits beside the student's."""
+"""Bytes of the teacher on a rank of the student: its weights, one layer at work, its logits beside the student's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from planner.strategy import Degrees
 from planner.teacher import layers_of, logits_bytes, taught, teacher_degrees
 
 
-@formula(unit="B", source="weights in the base type over tp, pp and the experts' ranks; ZeRO-3: dense ones over dp · cp")
+@formula(
+    unit="B", source="weights in the base type over tp, pp and the experts' ranks; ZeRO-3: dense ones over dp · cp"
+)
 def teacher_bytes(setting: Setting, degrees: Degrees) -> Num:
     """Weights of a mean stage of the teacher and the tensors of its largest layer; 0 on ranks that do not hold it."""
     teacher = setting.teacher
