@@ -11,6 +11,7 @@ from planner.compression.prune import INDEX_BITS
 from planner.formula import Count, Num, formula
 from planner.layers.base import Cut, Linear, Part, Pointwise, Table, Vector
 from planner.model import Layer, Model
+from planner.optimizers import Matrixwise
 from planner.setting import Setting, sharded_tokens, tokens
 from planner.strategy import Degrees
 
@@ -138,15 +139,13 @@ def sparse_copies(setting: Setting) -> float:
 
 
 @formula(unit="B", source="states of the optimizer and the copy of the weights that it updates")
-def state_bytes(stage: Held, setting: Setting) -> tuple[Num, Num]:
-    """Bytes of the states of a rank's dense and expert parameters before ZeRO, master copy included."""
-    has, rule, master = stage.matrices, setting.optimizer.matrix, setting.master
-    each = setting.optimizer.elementwise.state + master
-    if has is None or rule is None:
-        return stage.dense * each, stage.expert * each
-    whole = rule.state + master
-    dense = (stage.dense - has.dense) * each + has.dense * whole + rule.edges * has.dense_edges
-    return dense, (stage.expert - has.expert) * each + has.expert * whole + rule.edges * has.expert_edges
+def state_bytes(stage: Held, has: Matrices, setting: Setting) -> tuple[Num, Num]:
+    """Bytes of the states of a rank's dense and expert parameters before ZeRO, matrices apart from the rest."""
+    rule, master = setting.optimizer.hidden, setting.master
+    each, whole = setting.optimizer.elementwise.state + master, rule.state + master
+    edges = rule.edges if isinstance(rule, Matrixwise) else 0.0
+    dense = (stage.dense - has.dense) * each + has.dense * whole + edges * has.dense_edges
+    return dense, (stage.expert - has.expert) * each + has.expert * whole + edges * has.expert_edges
 
 
 def pointwise_rows(part: Pointwise, setting: Setting, degrees: Degrees) -> Num:

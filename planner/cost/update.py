@@ -123,7 +123,12 @@ def moved_bytes(stage: Held, setting: Setting, degrees: Degrees) -> Num:
     has, rule = stage.matrices, setting.optimizer.matrix
     each = setting.optimizer.elementwise.traffic(setting.weight_traffic)
     if has is None or rule is None:
-        return (stage.dense / dense_ways + stage.expert / expert_ways) * each
+        owned = (
+            stage.dense / dense_ways + stage.expert / expert_ways
+            if setting.choices.zero
+            else stage.dense + stage.expert
+        )
+        return owned * each
     whole = rule.traffic(setting.weight_traffic)
     dense = (stage.dense - has.dense) * each + has.dense * whole + 2.0 * rule.edges * has.dense_edges
     expert = (stage.expert - has.expert) * each + has.expert * whole + 2.0 * rule.edges * has.expert_edges

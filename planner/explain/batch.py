@@ -21,13 +21,16 @@ def batch(plan: Plan, step: float) -> Json | None:
     run = {
         "batch": work.tokens_per_step,
         "tokens": sum(stage.tokens for stage in spent),
+        "tokens_over_least": sum(stage.tokens for stage in spent) / work.tokens,
         "steps": sum(stage.steps for stage in spent),
     }
     curve = [
         {
             "batch": share * critical,
             "tokens": float(tokens_to_target(work.tokens, share * critical, critical)),
+            "tokens_over_least": 1.0 + share,
             "steps": float(steps_to_target(work.tokens, share * critical, critical)),
+            "steps_over_least": 1.0 + 1.0 / share,
         }
         for share in CURVE
         if critical

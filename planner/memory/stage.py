@@ -142,11 +142,15 @@ def _states(has: Held, shared: Common, setting: Setting) -> tuple[Num, Num, Num]
     zero = setting.choices.zero
     sharded: Num = has.dense / shared.dense_ways + has.expert / shared.expert_ways
     whole: Num = has.dense + has.expert
-    dense, expert = state_bytes(has, setting)
+    if has.matrices is None:
+        states = (sharded if zero >= 1 else whole) * (setting.optimizer.elementwise.state + setting.master)
+    else:
+        dense, expert = state_bytes(has, has.matrices, setting)
+        states = dense / shared.dense_ways + expert / shared.expert_ways if zero >= 1 else dense + expert
     return (
         (sharded if zero >= 3 else whole) * setting.weight + beside(has, setting),
         (sharded if zero >= 2 else whole) * setting.stack.gradient_bytes,
-        dense / shared.dense_ways + expert / shared.expert_ways if zero >= 1 else dense + expert,
+        states,
     )
 
 

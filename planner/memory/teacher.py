@@ -38,5 +38,7 @@ def teacher_bytes(setting: Setting, degrees: Degrees) -> Num:
 
 
 def teacher_logits(setting: Setting, degrees: Degrees, heads: Count) -> Num:
-    """The teacher's logits of one micro-batch on stages that hold an output matrix."""
+    """The teacher's logits of one micro-batch on stages that hold an output matrix; 0 without a teacher."""
+    if setting.teacher is None:
+        return 0.0
     return heads * logits_bytes(setting, degrees, tokens(setting, degrees))
