@@ -41,7 +41,7 @@ def tokens_to_target(minimum: Num, batch: Num, critical: Num) -> Num:
     return minimum * (1.0 + batch / critical)
 
 
-@formula(unit="count", source=TRADE)
+@formula(unit="steps", source=TRADE)
 def steps_to_target(minimum: Num, batch: Num, critical: Num) -> Num:
     """Steps that reach the loss that `minimum` tokens of very small steps reach: S_min · (1 + critical / batch)."""
     return minimum / critical * (1.0 + critical / batch)

@@ -17,7 +17,7 @@ from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION
 from planner.schedules import SCHEDULES
 from planner.setting import Routing
-from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees, Workload
+from planner.strategy import MESSAGES, ORDERS, RECOMPUTE, ZERO, Choices, Degrees, Workload
 
 LARGEST_FILE = 64  # MiB; a plan of a thousand stages has about one
 LARGEST_COUNT = 10**9  # GPUs, sequences or tokens of one sequence; more is a slip of the keyboard
@@ -143,8 +143,9 @@ def _methods(reader: _Reader) -> dict[str, Any]:
     strategy = found.get("strategy") if isinstance(found, dict) else None
     stated = strategy if isinstance(strategy, dict) else {}
     chosen: dict[str, Any] = {}
-    if "master" in stated:
-        chosen["master"] = reader.choice(f"{STRATEGY}.master", tuple(MASTERS))
+    for name, known in (("master", tuple(MASTERS)), ("messages", MESSAGES)):
+        if name in stated:
+            chosen[name] = reader.choice(f"{STRATEGY}.{name}", known)
     for kind in ("prune", "quantize"):
         if kind not in stated:
             continue

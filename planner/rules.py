@@ -249,6 +249,11 @@ QUANTIZED = Rule(
     lambda c: (c.d.tp >= 1) & (c.choices.quantize != "fp8" or PRECISIONS[c.choices.precision].peak == "fp8"),
     lambda c: f"quantizing to fp8 needs an fp8 precision, not {c.choices.precision}",
 )
+LEAN = Rule(
+    "messages",
+    lambda c: (c.d.tp >= 1) & (c.choices.messages == "base" or PRECISIONS[c.choices.precision].peak == "fp8"),
+    lambda c: f"fp8 messages need an fp8 precision, not {c.choices.precision}",
+)
 MASTER = Rule(
     "master",
     lambda c: (c.d.tp >= 1) & (c.choices.master == "fp32" or PRECISIONS[c.choices.precision].master),
@@ -272,7 +277,8 @@ RAMP = Rule(
 )
 
 
-STRUCTURE = (WORLD, HEADS, KV_HEADS, WIDTHS, SEQUENCE, FORMAT, SEQUENCE_PARALLEL, SPARSE, QUANTIZED, MASTER, TEACHER)
+METHODS = (SPARSE, QUANTIZED, LEAN, MASTER, TEACHER)
+STRUCTURE = (WORLD, HEADS, KV_HEADS, WIDTHS, SEQUENCE, FORMAT, SEQUENCE_PARALLEL, *METHODS)
 FOLD = (EXPERTS, EXPERT_WIDTHS, FOLDING, ORDER)
 REST = (BATCH, LAYERS, REPLICAS, RAMP)
 

@@ -90,6 +90,21 @@ class Setting:
         return self.precision.value
 
     @property
+    def lean(self) -> bool:
+        """Whether messages that allow it go in fp8."""
+        return self.choices.messages == "fp8"
+
+    @property
+    def gathered(self) -> float:
+        """Bytes of a parameter that ZeRO gathers; fp8 weights travel as they are multiplied (fp8-param-gather)."""
+        return 1.0 if self.lean else self.value
+
+    @property
+    def dispatched(self) -> float:
+        """Bytes of a value on its way to an expert, or of its gradient; fp8 with an fp32 scale for 128 values."""
+        return 1.0 + 4.0 / 128.0 if self.lean else self.value
+
+    @property
     def optimizer(self) -> Optimizer:
         """The optimizer's state and traffic."""
         return OPTIMIZERS[self.choices.optimizer]

@@ -35,7 +35,8 @@ AXES: Final = {
     "micro_batches": "micro-batches per step", "zero": "ZeRO stage", "recompute": "activation recompute",
     "schedule": "pipeline schedule", "sequence_parallel": "sequence parallel", "replicas": "replicas of sharded states",
     "order": "rank order, innermost first", "master": "master weights", "prune": "pruning",
-    "quantize": "quantization", "distill_from": "distilled from", "teacher_gpus": "GPUs of the teacher alone",
+    "quantize": "quantization", "messages": "messages", "distill_from": "distilled from",
+    "teacher_gpus": "GPUs of the teacher alone",
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from planner.optimizers import MASTERS, OPTIMIZERS
 from planner.plan import Plan, prepare
 from planner.plan_file import fits_run
 from planner.precision import PRECISIONS
-from planner.strategy import Choices, Workload
+from planner.strategy import MESSAGES, Choices, Workload
 
 LARGEST = 10**9  # GPUs or sequences beyond this are a slip of the keyboard
 LARGEST_RUN = 10**18  # and tokens of a run
@@ -75,6 +75,7 @@ class Common:
     master: str
     prune: str
     quantize: str
+    messages: str
     distill_from: str
     teacher_gpus: int
     stack: str
@@ -90,7 +91,7 @@ class Common:
         faults += fits_run(workload)
         if faults:
             raise InputError(*faults)
-        chosen = ("optimizer", "master", "prune", "quantize", "distill_from", "teacher_gpus")
+        chosen = ("optimizer", "master", "prune", "quantize", "distill_from", "teacher_gpus", "messages")
         precision = "fp8" if (self.quantize, self.precision) == ("fp8", "bf16") else self.precision
         choices = Choices(precision=precision, **{name: getattr(self, name) for name in chosen})
         names = (self.model, cluster or self.cluster, gpus, workload, choices, self.stack)
@@ -149,6 +150,13 @@ _OPTIONS = (
         default="none",
         show_default=True,
         help="fp8 multiplies, or training for weights (and activations) of few bits.",
+    ),
+    click.option(
+        "--messages",
+        type=click.Choice(MESSAGES),
+        default="base",
+        show_default=True,
+        help="fp8: parameters are gathered, and tokens sent to experts, in fp8.",
     ),
     click.option("--distill-from", metavar="MODEL", default="none", show_default=True, help="A teacher for MODEL."),
     click.option(

@@ -19,7 +19,7 @@ from planner.strategy import Degrees
 BUCKET = 40e6  # parameters; Megatron-LM's default gradient bucket, at least 1e6 per data-parallel rank
 
 
-@formula(unit="s", source="Rajbhandari 2020 (ZeRO); Megatron-LM distributed optimizer; PyTorch HSDP for replicas > 1")
+@formula(unit="s", source="Rajbhandari 2020 (ZeRO); Megatron-LM distributed optimizer, fp8-param-gather; PyTorch HSDP")
 def data_time(stage: Held, layers: Num, setting: Setting, degrees: Degrees, micro: tuple[Count, Num, Num]) -> Num:
     """Exposed traffic of the states of `stage` with `layers` layers; `micro` = micro-batches, forward, backward [s]."""
     axes = groups(degrees, setting.choices)
@@ -53,7 +53,7 @@ def _traffic(size: Num, group: Group, layers: Num, setting: Setting, degrees: De
     scatter = all_reduce if setting.stack.scatter_by_reduce else reduce_scatter
     reduce = calls * scatter(size * gradient / calls, shard)
     across = all_reduce(size * gradient / ways, copies)
-    gather = calls * all_gather(size * setting.value / calls, shard)
+    gather = calls * all_gather(size * setting.gathered / calls, shard)
     return (reduce + across) * (size > 0), gather * (size > 0)
 
 

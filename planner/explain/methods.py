@@ -19,7 +19,7 @@ from planner.setting import Setting
 from planner.strategy import Choices
 
 PLAIN = Choices()
-NAMES = ("optimizer", "master", "prune", "quantize", "distill_from")
+NAMES = ("optimizer", "master", "prune", "quantize", "messages", "distill_from")
 DISTILLING = (
     Fact(
         "DistilBERT, 40 % smaller than its teacher, kept 97 % of its scores on GLUE",

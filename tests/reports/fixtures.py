@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.reports import method_fixtures
+
 GIB = 2.0**30
 PEAK = 9.2e14  # FLOP/s of the invented GPU
 CAPACITY = 96 * GIB
@@ -121,35 +123,6 @@ def sensitivity() -> list[dict[str, Any]]:
     ]
 
 
-def methods(priced: dict[str, Any], seconds: float) -> dict[str, Any]:
-    """A plan that prunes, beside the plain one."""
-    plain = {
-        "step_time_s": 1.02 * priced["step_time_s"], "peak_memory_bytes": 0.99 * priced["peak_memory_bytes"],
-        "stored_bytes": 1.8e12, "update_flops": 1.3e13, "seconds": 1.02 * seconds, "cost_usd": 3.1e7,
-    }  # fmt: skip
-    here = {**plain, "step_time_s": priced["step_time_s"], "stored_bytes": 1.0e12, "seconds": seconds}
-    return {
-        "chosen": {"prune": "2:4"}, "plain": plain, "plan": here,
-        "buys": ["A step: 9.8 s for 10 s without them (-2.0 %)."],
-        "risks": [{"text": "2:4 networks kept their accuracy <b>", "source": "arXiv:2104.08378"}],
-        "sources": ["arXiv:2104.08378"],
-    }  # fmt: skip
-
-
-def batch() -> dict[str, Any]:
-    """Tokens against the batch, the plan at half of a critical batch of 16M tokens."""
-    rows = [
-        {"batch": share * 16e6, "tokens": TOKENS * (1 + share), "tokens_over_least": 1 + share,
-         "steps": TOKENS / 16e6 * (1 + 1 / share), "steps_over_least": 1 + 1 / share}
-        for share in (0.0625, 0.25, 1.0, 4.0, 16.0)
-    ]  # fmt: skip
-    run = {"batch": 8e6, "tokens": 1.5 * TOKENS, "tokens_over_least": 1.5, "steps": 1.5 * TOKENS / 8e6}
-    return {
-        "critical_batch": 16e6, "law": "as stated", "source": "McCandlish 2018", "minimum_tokens": TOKENS,
-        "run": run, "curve": rows, "words": ["A step has 8M tokens, 0.5 times the critical batch of 16M."],
-    }  # fmt: skip
-
-
 def plan(name: str = "Zephyr-900B-A31B") -> dict[str, Any]:
     """A whole `plan.json`."""
     priced = estimate()
@@ -166,7 +139,7 @@ def plan(name: str = "Zephyr-900B-A31B") -> dict[str, Any]:
             "steps": steps, "seconds": seconds, "cost_usd": gpu_hours * PRICE, "energy_wh": gpu_hours * 1150.0,
             "tokens_per_day": TOKENS / (seconds / DAY),
         },
-        "methods": methods(priced, seconds), "batch": batch(),
+        "methods": method_fixtures.methods(priced, seconds), "batch": method_fixtures.batch(TOKENS),
         "stages": rows, "waterfall": waterfall(priced["mfu"]), "sensitivity": sensitivity(),
         "binding": "Memory binds: stage 0 is the fullest, so a micro-batch of 2 sequences does not fit; the next limit "
                    "is the expert all-to-all across rails, 12 % of the step.",
