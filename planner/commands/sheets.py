@@ -59,9 +59,9 @@ def methods_sheets(data: Json) -> list[Sheet]:
     """What the training methods buy and risk, and what the batch makes of the run; nothing for a plain plan."""
     found = []
     if data["methods"]:
-        risks = [(row["text"], row["source"]) for row in data["methods"]["risks"]]
-        head = ("what is published", "source") if risks else ()
-        found.append(Sheet("Training methods", head, risks, data["methods"]["buys"]))
+        chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in data["methods"]["chosen"].items())
+        risks = [f"Published: {row['text']} ({row['source']})." for row in data["methods"]["risks"]]
+        found.append(Sheet("", (), (), (f"Training methods: {chosen}.", *data["methods"]["buys"], *risks)))
     if data["batch"]:
-        found.append(Sheet("Batch and tokens", (), (), data["batch"]["words"]))
+        found.append(Sheet("", (), (), data["batch"]["words"]))
     return found

@@ -35,7 +35,7 @@ def names(kind: str) -> list[str]:
 def get(text: str, kind: str = "", where: str = "compression") -> Compression:
     """The method for `2:4`, `unstructured:0.9`, `int4`…; InputError with the nearest when there is none of the kind."""
     known = names(kind) if kind else list(METHODS)
-    name, _, amount = (text, "", "") if text in METHODS else text.partition(":")
+    name, _, amount = (text, "", "") if text in METHODS else text.rpartition(":")
     if name not in known:
-        raise InputError(Fault(where, f"expected one of {', '.join(known)}", text, nearest(name, known)))
+        raise InputError(Fault(where, f"expected one of {', '.join(known)}", text, nearest(text, known)))
     return METHODS[name].of(amount, where)
