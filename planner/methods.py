@@ -18,8 +18,10 @@ def check(choices: Choices, gpus: int) -> None:
             compression.get(getattr(choices, kind), kind, f"--{kind}")
         except InputError as error:
             faults += error.faults
-    if choices.teacher_gpus and choices.distill_from == "none":
-        faults.append(Fault("--teacher-gpus", "only with --distill-from", choices.teacher_gpus))
+    for name in ("teacher_gpus", "teacher_topk"):
+        if getattr(choices, name) and choices.distill_from == "none":
+            where = f"--{name.replace('_', '-')}"
+            faults.append(Fault(where, "only with --distill-from", getattr(choices, name)))
     if choices.teacher_gpus >= gpus:
         faults.append(Fault("--teacher-gpus", f"must leave GPUs to the student, of {gpus:,}", choices.teacher_gpus))
     if faults:
@@ -33,7 +35,10 @@ def pruned(model: Model, choices: Choices) -> Model:
 
 def placed(setting: Setting, teacher: Model) -> Teacher:
     """The teacher beside the student, or on its own GPUs in the fastest cut that holds it; InputError without one."""
-    gpus = setting.choices.teacher_gpus
+    gpus, few = setting.choices.teacher_gpus, setting.choices.teacher_topk
+    if few > teacher.vocab:
+        expected = f"{teacher.name} has {teacher.vocab:,} logits a token"
+        raise InputError(Fault("--teacher-topk", expected, few))
     if not gpus:
         return Teacher(teacher)
     degrees = own_degrees(setting, teacher, gpus)

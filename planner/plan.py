@@ -153,6 +153,7 @@ def strategy_json(setting: Setting, degrees: Degrees) -> Json:
         "quantize": c.quantize,
         "distill_from": c.distill_from,
         "teacher_gpus": c.teacher_gpus,
+        "teacher_topk": c.teacher_topk,
         "messages": c.messages,
     }
 

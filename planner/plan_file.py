@@ -156,8 +156,9 @@ def _methods(reader: _Reader) -> dict[str, Any]:
             reader.faults += error.faults
     if "distill_from" in stated:
         chosen["distill_from"] = reader.name(f"{STRATEGY}.distill_from")
-    if stated.get("teacher_gpus", 0) != 0:
-        chosen["teacher_gpus"] = reader.count(f"{STRATEGY}.teacher_gpus")
+    for name in ("teacher_gpus", "teacher_topk"):
+        if stated.get(name, 0) != 0:
+            chosen[name] = reader.count(f"{STRATEGY}.{name}")
     return chosen
 
 

@@ -24,7 +24,8 @@ class Matrices:
     """The matrices of a rank that its optimizer updates as a whole, before any ZeRO sharding.
 
     `dense`, `expert`: parameters of the rank's pieces; `..._edges`: their rows and columns; `..._whole`: parameters of
-    the matrices they are pieces of; `..._work`, `..._largest` [s]: to orthogonalize all of those, and one of them.
+    the matrices they are pieces of; `..._work`, `..._largest` [s]: to orthogonalize all of those, and one of them;
+    `..._piece_largest`: parameters of the largest piece.
     """
 
     dense: Num
@@ -37,6 +38,8 @@ class Matrices:
     expert_work: Num
     dense_largest: Num
     expert_largest: Num
+    dense_piece_largest: Num
+    expert_piece_largest: Num
 
 
 @dataclass(frozen=True)

@@ -62,8 +62,8 @@ class Choices:
     `order` is the rank order, innermost axis first (which axis gets the nearest neighbours); `sequence_parallel` shards
     the tokens of norms over tp; `optimizer` names the states kept per parameter, `master` the copy of the weights that
     it updates. `prune` and `quantize` name a compression (`planner.compression`); `distill_from` the teacher's model,
-    on `teacher_gpus` GPUs of its own, or on all of them beside the student where it is 0. `messages`: base, or fp8 for
-    gathered parameters and tokens on their way to experts.
+    on `teacher_gpus` GPUs of its own, or on all of them beside the student where it is 0, and `teacher_topk` of its
+    logits a token, 0 for all. `messages`: base, or fp8 for gathered parameters and tokens on their way to experts.
     """
 
     schedule: str = "1f1b"
@@ -78,6 +78,7 @@ class Choices:
     quantize: str = "none"
     distill_from: str = "none"
     teacher_gpus: int = 0
+    teacher_topk: int = 0
     messages: str = "base"
 
 

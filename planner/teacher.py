@@ -11,11 +11,12 @@ from dataclasses import replace
 
 import numpy as np
 
-from planner.formula import Num
+from planner.formula import Count, Num
 from planner.model import Layer, Model
 from planner.setting import Setting
 from planner.strategy import Degrees
 
+INDEX = 4.0  # bytes of a place in the vocabulary
 PLAIN = {"fp32": "fp32"}  # base types other than bf16, and the precision that multiplies everything in them
 
 
@@ -50,6 +51,16 @@ def layers_of(model: Model) -> list[tuple[Layer, int]]:
     return [*((model.kinds[kind], n) for kind, n in sorted(counts.items())), (model.embedding, 1), (model.head, 1)]
 
 
+def token_bytes(setting: Setting, ways: Count = 1) -> Num:
+    """Bytes of the teacher's logits of one token on one of `ways` ranks of tp: all of them in the base type, cut by tp,
+    or the largest alone, each with its place in the vocabulary (four bytes), whole on every rank.
+    """
+    if setting.teacher is None:
+        return 0.0
+    few = setting.choices.teacher_topk
+    return few * (setting.value + INDEX) if few else setting.value * (setting.teacher.model.vocab / ways)
+
+
 def logits_bytes(setting: Setting, degrees: Degrees, rows: Num) -> Num:
-    """Bytes of the teacher's logits of `rows` tokens on a rank of the student's last stage, in the base type."""
-    return 0.0 if setting.teacher is None else setting.value * rows * (setting.teacher.model.vocab / degrees.tp)
+    """Bytes of the teacher's logits of `rows` tokens on a rank of the student's last stage."""
+    return rows * token_bytes(setting, degrees.tp)

@@ -36,6 +36,7 @@ AXES: Final = {
     "schedule": "pipeline schedule", "sequence_parallel": "sequence parallel", "replicas": "replicas of sharded states",
     "order": "rank order, innermost first", "master": "master weights", "prune": "pruning",
     "quantize": "quantization", "messages": "messages", "distill_from": "distilled from",
+    "teacher_topk": "logits of the teacher a token",
     "teacher_gpus": "GPUs of the teacher alone",
 }  # fmt: skip
 

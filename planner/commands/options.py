@@ -20,6 +20,7 @@ from planner.precision import PRECISIONS
 from planner.strategy import MESSAGES, Choices, Workload
 
 LARGEST = 10**9  # GPUs or sequences beyond this are a slip of the keyboard
+METHODS = ("optimizer", "master", "prune", "quantize", "distill_from")
 LARGEST_RUN = 10**18  # and tokens of a run
 
 
@@ -78,6 +79,7 @@ class Common:
     messages: str
     distill_from: str
     teacher_gpus: int
+    teacher_topk: int
     stack: str
     calibration: str | None
 
@@ -91,7 +93,7 @@ class Common:
         faults += fits_run(workload)
         if faults:
             raise InputError(*faults)
-        chosen = ("optimizer", "master", "prune", "quantize", "distill_from", "teacher_gpus", "messages")
+        chosen = (*METHODS, "messages", "teacher_gpus", "teacher_topk")
         precision = "fp8" if (self.quantize, self.precision) == ("fp8", "bf16") else self.precision
         choices = Choices(precision=precision, **{name: getattr(self, name) for name in chosen})
         names = (self.model, cluster or self.cluster, gpus, workload, choices, self.stack)
@@ -165,6 +167,13 @@ _OPTIONS = (
         default=0,
         show_default=True,
         help="GPUs of --gpus that run the teacher alone; 0: it runs on all of them beside the student.",
+    ),
+    click.option(
+        "--teacher-topk",
+        type=click.IntRange(0, LARGEST),
+        default=0,
+        show_default=True,
+        help="Logits of the teacher that a token is compared by, the largest; 0: all of the vocabulary.",
     ),
     click.option(
         "--critical-batch",

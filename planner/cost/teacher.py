@@ -21,7 +21,7 @@ from planner.rules import divisors, widths
 from planner.setting import Setting, micro_batch_count, tokens
 from planner.sharding import held
 from planner.strategy import Degrees
-from planner.teacher import layers_of, logits_bytes, taught, teacher_degrees
+from planner.teacher import layers_of, logits_bytes, taught, teacher_degrees, token_bytes
 
 LOSS_PASSES = 4.0  # both logits read, the gradient written, the teacher's softmax read again
 ROOM = 0.8  # share of a teacher GPU's memory that weights may take
@@ -62,13 +62,15 @@ def forward_time(setting: Setting, teacher: Model, degrees: Degrees) -> Num:
     return (micro_batch_count(where, degrees) + degrees.pp - 1) * stage
 
 
-@formula(unit="s", source="logits of every token, from the teacher's last stage to the student's, across the fabric")
+@formula(
+    unit="s", source="logits of every token, whole or the largest, from last stage to last stage across the fabric"
+)
 def sending_time(setting: Setting, degrees: Degrees) -> Num:
     """One step's logits through the network cards of the side with fewer of them."""
     teacher = setting.teacher
     if teacher is None or teacher.degrees is None:
         return 0.0
-    total = setting.value * setting.workload.tokens_per_step * float(teacher.model.vocab)
+    total = setting.workload.tokens_per_step * token_bytes(setting)
     way = path(Group(2, setting.cluster.gpus // 2), setting.tiers)
     sender = point_to_point(total * (teacher.degrees.pp / teacher.degrees.world), way)
     receiver = point_to_point(total * (degrees.pp / degrees.world), way)

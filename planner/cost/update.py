@@ -19,6 +19,7 @@ from planner.sharding import MASK, Held, Matrices, sparse_copies
 from planner.strategy import Degrees
 
 BUCKET = 40e6  # parameters gathered in one call, as the gradients are
+ENDS = 2.0  # of a shard, at each of which it may cut through a matrix
 
 
 @formula(unit="parameters", source="Shazeer and Stern 2018 (means of rows and columns); Liu 2025 (whole matrices)")
@@ -37,6 +38,7 @@ def matrices(layer: Layer, setting: Setting, degrees: Degrees) -> Matrices:
         total[f"{kind}_whole"] = total[f"{kind}_whole"] + whole * copies
         total[f"{kind}_work"] = total[f"{kind}_work"] + seconds * copies
         total[f"{kind}_largest"] = np.maximum(total[f"{kind}_largest"], seconds)
+        total[f"{kind}_piece_largest"] = np.maximum(total[f"{kind}_piece_largest"], each)
     return Matrices(**total)
 
 
@@ -76,22 +78,27 @@ def orthogonal_time(part: Linear, iterations: int, setting: Setting) -> float:
 
 
 @formula(
-    unit="s", source="Liu 2025 (arXiv:2502.16982, section 2.3): bf16 over tp and over the ZeRO shards, at most once"
+    unit="s",
+    source="Liu 2025 (arXiv:2502.16982, section 2.3): bf16 over tp and over the ZeRO shards, at most all matrices once",
 )
 def matrix_gather_time(has: Matrices, setting: Setting, degrees: Degrees) -> Num:
-    """Exposed gathers that make shards whole: over tp or etp what a rank updates, over data all that it holds."""
+    """Exposed gathers that make shards whole: over tp or etp what a rank updates, over data what its shard cuts.
+
+    A shard is a run of the stage's matrices end to end, so that it cuts through two of them at most.
+    """
     rule, axes = setting.optimizer.matrix, groups(degrees, setting.choices)
     if rule is None or not rule.iterations:
         return 0.0
     total: Num = 0.0
     shards = shares(setting, degrees)
-    for size, whole, ways, cut, data in (
-        (has.dense, has.dense_whole, shards[0], axes.tp, axes.data),
-        (has.expert, has.expert_whole, shards[1], axes.etp, axes.expert_data),
+    for size, piece, whole, ways, cut, data in (
+        (has.dense, has.dense_piece_largest, has.dense_whole, shards[0], axes.tp, axes.data),
+        (has.expert, has.expert_piece_largest, has.expert_whole, shards[1], axes.etp, axes.expert_data),
     ):
         total = total + _gather(whole / ways, cut, setting) * (cut.size > 1)
         if setting.choices.zero:
-            total = total + _gather(size, Group(ways, data.stride), setting) * (ways > 1)
+            crossed = np.minimum(size, ENDS * piece)
+            total = total + _gather(crossed, Group(ways, data.stride), setting) * (ways > 1)
     return total
 
 

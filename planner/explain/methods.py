@@ -26,6 +26,11 @@ DISTILLING = (
         "Sanh 2019, arXiv:1910.01108",
     ),
     Fact(
+        "the largest logits alone are a biased estimate of the teacher and teach less well than sampled ones, on students "
+        "of 300M to 3B parameters",
+        "Anshumann 2025, arXiv:2503.16870",
+    ),
+    Fact(
         "a larger teacher is not always a better one: a student much smaller than its teacher learned less from it",
         "Cho and Hariharan 2019, arXiv:1910.01348",
     ),
@@ -59,7 +64,9 @@ def plain(plan: Plan) -> Plan:
     """The same degrees without the methods; a student alone on its own GPUs."""
     setting, old = plan.setting, plan.setting.choices
     precision = "bf16" if old.quantize == "fp8" else old.precision
-    choices = replace(old, precision=precision, teacher_gpus=0, **{name: getattr(PLAIN, name) for name in NAMES})
+    choices = replace(
+        old, precision=precision, teacher_gpus=0, teacher_topk=0, **{name: getattr(PLAIN, name) for name in NAMES}
+    )
     model = catalog.load(plan.model_name) if setting.pruning.name == "experts" else setting.model
     cluster = replace(setting.cluster, gpus=int(plan.degrees.world))
     return replace(plan, setting=replace(setting, model=model, choices=choices, cluster=cluster, teacher=None))
@@ -132,7 +139,9 @@ def notes(plan: Plan) -> list[str]:
             if where
             else "beside it"
         )
-        found.append(f"The teacher {setting.teacher.model.name} runs forward {cut}, its logits sent whole.")
+        few = setting.choices.teacher_topk
+        sent = f"a token is compared by its {few:,} largest logits" if few else "all of its logits are compared"
+        found.append(f"The teacher {setting.teacher.model.name} runs forward {cut}; {sent}.")
         if setting.teacher.model.vocab != setting.model.vocab:
             sizes = f"{setting.teacher.model.vocab:,} and {setting.model.vocab:,}"
             found.append(f"The vocabularies differ ({sizes}): logits compare only where tokens are matched.")

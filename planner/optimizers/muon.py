@@ -2,8 +2,8 @@
 
 Matrices of attention, feed-forward blocks, experts and routers; embedding, output matrix and vectors use AdamW.
 Matrices are as the layers fuse them (q, k, v together; gate and up together). FLOP a parameter beside Newton-Schulz:
-momentum 2, Nesterov 2, decay 1, scaled step 2. Distributed (section 2.3): the matrix is gathered in bf16 over its
-ZeRO shards and over tp; the rank that owns it multiplies, others do their own.
+momentum 2, Nesterov 2, decay 1, scaled step 2. Distributed (section 2.3): a matrix that shards of ZeRO or ranks of tp
+have pieces of is gathered in bf16, and each rank multiplies those that its shard touches.
 """
 
 from __future__ import annotations

@@ -48,6 +48,9 @@ TABLE = {
     "a teacher's GPUs without a teacher": Bad(
         (*SEARCH, "--teacher-gpus", "8"), 3, ("--teacher-gpus", "--distill-from")
     ),
+    "more logits than the teacher has": Bad(
+        (*SEARCH, "--distill-from", "llama3.1-70b", "--teacher-topk", "1000000"), 3, ("--teacher-topk", "128,256")
+    ),
     "more GPUs for the teacher than there are": Bad(
         (*SEARCH, "--distill-from", "llama3.1-8x", "--teacher-gpus", "64"), 3, ("'llama3.1-8x'", "leave GPUs", "64")
     ),

@@ -32,7 +32,7 @@ CHOSEN = {
     "int8-dynamic": Choices(quantize="int8-dynamic"),
     "fp8": Choices(quantize="fp8", precision="fp8", messages="fp8"),
     "beside": Choices(distill_from="qwen3-8b"),
-    "apart": Choices(distill_from="qwen3-8b", teacher_gpus=32),
+    "apart": Choices(distill_from="qwen3-8b", teacher_gpus=32, teacher_topk=64),
 }
 
 
@@ -136,7 +136,7 @@ def test_an_older_plan_file_is_plain(tmp_path):
     """A plan.json from before the methods reads as one without them."""
     best = found(Choices())
     written = document(best)
-    for key in ("master", "prune", "quantize", "distill_from", "teacher_gpus", "messages"):
+    for key in ("master", "prune", "quantize", "distill_from", "teacher_gpus", "teacher_topk", "messages"):
         del written["estimate"]["strategy"][key]
     path = tmp_path / "plan.json"
     path.write_text(to_json(written), encoding="utf-8")
