@@ -26,8 +26,8 @@ DISTILLING = (
         "Sanh 2019, arXiv:1910.01108",
     ),
     Fact(
-        "the largest logits alone are a biased estimate of the teacher and teach less well than sampled ones, on students "
-        "of 300M to 3B parameters",
+        "the largest logits alone are a biased estimate of the teacher and teach less well than sampled ones (students "
+        "of 300M to 3B parameters)",
         "Anshumann 2025, arXiv:2503.16870",
     ),
     Fact(

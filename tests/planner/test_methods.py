@@ -8,6 +8,7 @@ from click.testing import CliRunner
 
 from planner.cli import plan as cli
 from planner.commands.output import to_json
+from planner.estimate import estimate
 from planner.explain.document import document
 from planner.explain.methods import methods, plain
 from planner.plan import prepare, read
@@ -66,6 +67,17 @@ def test_a_search_finds_a_plan_with_each_method(name, tmp_path):
     page = plan_page(written)
     assert "Training methods" in page
     assert all(sentence[:20].replace("&", "&amp;") in page for sentence in told["buys"])
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_search_prices_as_an_estimate_does(name):
+    """Step time and peak memory that the sweep found are those of the plan alone, bit by bit."""
+    made = prepare(MODEL, "h100-superpod", 64, WORK, CHOSEN[name], "megatron-core")
+    swept = search(Query(made, top=3, fix=parse_fix(("tp=1,cp=1,etp=1,micro_batch=1,recompute=none",))))
+    for row, best in enumerate(swept.plans):
+        alone = estimate(best.setting, best.degrees)
+        assert swept.found.best.time[row] == alone.step.total
+        assert swept.found.best.peak[row] == alone.peak
 
 
 def test_a_plain_plan_has_no_such_section():
