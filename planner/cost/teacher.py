@@ -41,9 +41,8 @@ def distill_time(setting: Setting, degrees: Degrees, step: Num) -> Num:
     if teacher.degrees is None:
         return loss + forward_time(setting, teacher.model, teacher_degrees(setting, degrees))
     ahead = forward_time(setting, teacher.model, teacher.degrees)
-    sent = exposed(sending_time(setting, degrees), step, setting.stack.pipeline_overlap)
-    total: Num = loss + sent + exposed(ahead, step, 1.0)
-    return total
+    cycle: Num = np.maximum(step, ahead)  # both work at once; logits travel beside the slower of them
+    return loss + (cycle - step) + exposed(sending_time(setting, degrees), cycle, setting.stack.pipeline_overlap)
 
 
 @formula(unit="s", source="micro-batches through the mean stage of the teacher, and the filling of its pipeline")

@@ -130,6 +130,8 @@ def notes(plan: Plan) -> list[str]:
             )
     if setting.pruning.masked:
         found.append("Unstructured zeros gain no time on tensor cores: only the stored model is smaller.")
+    if setting.quantizing.kind != "none" and (setting.pruning.sparse or setting.pruning.masked):
+        found.append("Stored is the smaller of the pruned and the quantized form; no format that is both is counted.")
     if setting.quantizing.recast:
         found.append("Integer weights are smaller in storage and inference; training for them costs the fake rounding.")
     if setting.teacher is not None:

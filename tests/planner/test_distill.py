@@ -86,6 +86,13 @@ def test_a_teacher_of_its_own_waits_or_is_waited_for():
     assert teacher_bytes(slow, degrees) == 0.0
 
 
+def test_a_slower_student_never_makes_the_whole_faster():
+    """Student, teacher and logits work at once: the step with all of them grows with the student's own."""
+    where = taught(own=Degrees(4))
+    steps = np.linspace(0.0, 2.0, 201)
+    assert np.all(np.diff(steps + distill_time(where, Degrees(16), steps)) >= -1e-12)
+
+
 def test_logits_go_through_the_side_with_fewer_cards():
     """Halving the teacher's GPUs doubles what each must send; the receiving side then no longer matters."""
     times = [float(sending_time(taught(own=Degrees(n)), Degrees(16))) for n in (2, 4)]
