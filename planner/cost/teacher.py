@@ -18,7 +18,7 @@ from planner.cost.overlap import exposed
 from planner.formula import Num, formula
 from planner.model import Model
 from planner.rules import divisors, widths
-from planner.setting import Setting, micro_batch_count, tokens
+from planner.setting import Setting, Teacher, micro_batch_count, tokens
 from planner.sharding import held
 from planner.strategy import Degrees
 from planner.teacher import layers_of, logits_bytes, taught, teacher_degrees, token_bytes
@@ -69,18 +69,25 @@ def sending_time(setting: Setting, degrees: Degrees) -> Num:
     teacher = setting.teacher
     if teacher is None or teacher.degrees is None:
         return 0.0
+    return np.maximum(_through_last(setting, teacher.degrees), _through_last(setting, degrees))
+
+
+def _through_last(setting: Setting, degrees: Degrees) -> Num:
+    """One step's logits through the network cards of the last stage of `degrees`."""
     total = setting.workload.tokens_per_step * token_bytes(setting)
     way = path(Group(2, setting.cluster.gpus // 2), setting.tiers)
-    sender = point_to_point(total * (teacher.degrees.pp / teacher.degrees.world), way)
-    receiver = point_to_point(total * (degrees.pp / degrees.world), way)
-    return np.maximum(sender, receiver)
+    return point_to_point(total * (degrees.pp / degrees.world), way)
 
 
 def own_degrees(setting: Setting, teacher: Model, gpus: int) -> Degrees | None:
-    """The fastest way to run `teacher` forward on `gpus` GPUs of their own; None where its weights do not fit."""
-    where = replace(setting, choices=replace(setting.choices, zero=0))
+    """The cut of `gpus` GPUs that runs `teacher` forward and sends its logits the fastest; None where none holds it."""
+    where = replace(setting, choices=replace(setting.choices, zero=0), teacher=Teacher(teacher))
+
+    def slower(degrees: Degrees) -> float:
+        return max(float(forward_time(where, teacher, degrees)), float(_through_last(where, degrees)))
+
     options = [degrees for degrees in _options(where, teacher, gpus) if _fits(where, teacher, degrees)]
-    return min(options, key=lambda each: float(forward_time(where, teacher, each)), default=None)
+    return min(options, key=slower, default=None)
 
 
 def _options(setting: Setting, teacher: Model, gpus: int) -> Iterator[Degrees]:
