@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
 from typing import Any
 
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from planner.cost.layer import LayerTime, layer_time
 from planner.cost.step import LayerCost, StepTime, step_time
+from planner.cost.update import matrices
 from planner.formula import Num
 from planner.layout import Layout, layer_kinds, layout
 from planner.memory.stage import LayerBytes, Memory, common, layer_bytes, stage_memory
+from planner.model import Layer
 from planner.setting import Setting
-from planner.sharding import held
+from planner.sharding import Held, compressed, held
 from planner.strategy import Degrees
 
 
@@ -47,11 +49,19 @@ def units(setting: Setting, degrees: Degrees) -> tuple[Unit, ...]:
     times = [layer_time(kind, setting, degrees) for kind in kinds]
     if len(kinds) > len(setting.model.kinds) + 2:
         times[-1] = _plus(times[-1], times[-2])  # MTP runs the output matrix again
-    holds = [held(kind, degrees) for kind in kinds]
+    holds = [_held(kind, setting, degrees) for kind in kinds]
     return tuple(
         Unit(LayerCost(time, has), layer_bytes(kind, has, setting, degrees))
         for kind, (time, has) in enumerate(zip(times, holds, strict=True))
     )
+
+
+def _held(layer: Layer, setting: Setting, degrees: Degrees) -> Held:
+    """What a rank holds of a layer, its matrices apart where the optimizer treats them apart."""
+    has = held(layer, degrees)
+    if setting.optimizer.matrix:
+        has = replace(has, matrices=matrices(layer, setting, degrees))
+    return replace(has, compressed=compressed(layer, setting, degrees)) if setting.compressions else has
 
 
 def evaluate(parts: tuple[Unit, ...], shape: Layout, setting: Setting, degrees: Degrees) -> Estimate:

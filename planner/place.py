@@ -43,7 +43,7 @@ def expert_of(plan: Plan) -> Expert:
         for part in kind.parts
         if isinstance(part, Linear) and part.name == "experts_down"
     )
-    state = plan.setting.optimizer.state
+    state = plan.setting.optimizer.hidden.state + plan.setting.master
     return Expert(plan.setting.model.hidden, down.inputs, plan.setting.weight, state)
 
 

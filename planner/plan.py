@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import hwprofiles.calibration
 from hwprofiles import load
-from planner import catalog, stack
+from planner import catalog, methods, stack
 from planner.calibrated import calibrated
 from planner.errors import Fault, InputError
 from planner.estimate import Estimate, estimate
@@ -46,7 +45,8 @@ class Plan:
     def case(self) -> Case:
         """The plan as the rules see it."""
         s = self.setting
-        return Case(s.model, s.cluster, s.workload, s.choices, self.degrees)
+        beside = s.teacher.model if s.teacher and s.teacher.degrees is None else None
+        return Case(s.model, s.cluster, s.workload, s.choices, self.degrees, beside)
 
     def check(self) -> None:
         """Raise InputError with every rule that the plan breaks."""
@@ -72,8 +72,11 @@ def prepare(
         lambda: load.cluster(cluster, gpus),
         lambda: stack.load(stack_name),
     ]
+    if choices.distill_from != "none":
+        resolvers.append(lambda: catalog.load(choices.distill_from))
     if calibration:
         resolvers.append(lambda: hwprofiles.calibration.load(calibration))
+    resolvers.append(lambda: methods.check(choices, gpus))
     for resolve in resolvers:
         try:
             found.append(resolve())
@@ -81,10 +84,13 @@ def prepare(
             faults += error.faults
     if faults:
         raise InputError(*faults)
-    setting = Setting(found[0], found[1], workload, choices, found[2])
+    teacher = found[3] if choices.distill_from != "none" else None
+    setting = Setting(methods.pruned(found[0], choices), found[1], workload, choices, found[2])
     if calibration:
-        setting = calibrated(setting, found[3])
-    return Plan(model, cluster, setting, Degrees(gpus), calibration)
+        setting = calibrated(setting, found[-2])
+    if teacher is not None:
+        setting = replace(setting, teacher=methods.placed(setting, teacher))
+    return Plan(model, cluster, setting, Degrees(gpus - choices.teacher_gpus), calibration)
 
 
 def peak_flops(setting: Setting) -> float:
@@ -101,7 +107,8 @@ def estimate_json(setting: Setting, degrees: Degrees, priced: Estimate | None = 
     tokens_per_s = setting.workload.tokens_per_step / step
     model = setting.model
     per_token = model.flops_per_token(setting.workload.seq_len, causal=True)
-    rate = per_token * tokens_per_s / int(degrees.world)
+    gpus = int(degrees.world) + setting.choices.teacher_gpus
+    rate = per_token * tokens_per_s / gpus
     time = {f.name: float(getattr(priced.step, f.name)) for f in fields(priced.step)}
     repeated = time["recompute"] / time["compute"] if time["compute"] else 0.0
     capacity = setting.gpu.hbm_capacity
@@ -112,7 +119,7 @@ def estimate_json(setting: Setting, degrees: Degrees, priced: Estimate | None = 
         "step_time_s": step,
         "interval_s": [low, high],
         "tokens_per_s": tokens_per_s,
-        "tokens_per_s_per_gpu": tokens_per_s / int(degrees.world),
+        "tokens_per_s_per_gpu": tokens_per_s / gpus,
         "model_flops_per_token": per_token,
         "model_flops_per_s_per_gpu": rate,
         "mfu": rate / peak_flops(setting),
@@ -141,6 +148,13 @@ def strategy_json(setting: Setting, degrees: Degrees) -> Json:
         "order": c.order,
         "precision": c.precision,
         "optimizer": c.optimizer,
+        "master": c.master,
+        "prune": c.prune,
+        "quantize": c.quantize,
+        "distill_from": c.distill_from,
+        "teacher_gpus": c.teacher_gpus,
+        "teacher_topk": c.teacher_topk,
+        "messages": c.messages,
     }
 
 
@@ -168,19 +182,47 @@ def cluster_json(setting: Setting) -> Json:
     }
 
 
-def training_json(setting: Setting, step: float) -> Json:
-    """The whole run at `step` [s] a step without failures: steps, time, money, energy (GPU and host at full power)."""
+def training_json(setting: Setting, step: float, degrees: Degrees | None = None) -> Json:
+    """The whole run at `step` [s] a step without failures: steps, time, money, energy (GPU and host at full power).
+
+    The stages of a ramp-up are priced with `degrees`, each with its own batch; without them as the last stage is.
+    """
     cluster, workload = setting.cluster, setting.workload
-    steps = math.ceil(workload.tokens / workload.tokens_per_step)
-    seconds = steps * step
+    spent = workload.spent()
+    times = [step_of(setting, degrees, stage.global_batch, step) for stage in spent]
+    seconds = sum(stage.steps * time for stage, time in zip(spent, times, strict=True))
     watts = cluster.gpus * (cluster.gpu.tdp + cluster.node.power / cluster.node.gpus) * cluster.pue
+    stages = [
+        {"global_batch": stage.global_batch, "tokens": stage.tokens, "steps": stage.steps, "step_time_s": time}
+        for stage, time in zip(spent, times, strict=True)
+    ]
     return {
-        "steps": steps,
+        "steps": sum(stage.steps for stage in spent),
+        "tokens": sum(stage.tokens for stage in spent),
         "seconds": seconds,
         "cost_usd": seconds * cluster.gpus * cluster.price,
         "energy_wh": watts * seconds / HOUR,
         "tokens_per_day": workload.tokens_per_step / step * DAY,
+        **({"stages": stages} if workload.ramp else {}),
     }
+
+
+def step_of(setting: Setting, degrees: Degrees | None, batch: int, step: float) -> float:
+    """Seconds of a step of `batch` sequences; `step` is that of the workload's own batch."""
+    if batch == setting.workload.global_batch or degrees is None:
+        return step
+    smaller = replace(setting, workload=replace(setting.workload, global_batch=batch))
+    return float(estimate(smaller, degrees).step.total)
+
+
+def workload_json(workload: Workload) -> Json:
+    """The workload, with critical batch and ramp-up where they are stated."""
+    found: Json = {"seq_len": workload.seq_len, "global_batch": workload.global_batch, "tokens": workload.tokens}
+    if workload.critical_batch:
+        found["critical_batch"] = {"tokens": workload.critical_batch, "law": workload.law}
+    if workload.ramp:
+        found["ramp_up"] = [{"global_batch": stage.global_batch, "until": stage.until} for stage in workload.ramp]
+    return found
 
 
 def plan_json(plan: Plan) -> Json:
@@ -200,9 +242,9 @@ def plan_json(plan: Plan) -> Json:
         },
         "model": model_json(setting.model, workload.seq_len),
         "cluster": cluster_json(setting),
-        "workload": {"seq_len": workload.seq_len, "global_batch": workload.global_batch, "tokens": workload.tokens},
+        "workload": workload_json(workload),
         "estimate": priced,
-        "training": training_json(setting, priced["step_time_s"]),
+        "training": training_json(setting, priced["step_time_s"], plan.degrees),
         "provenance": provenance(plan),
     }
 
@@ -214,6 +256,7 @@ def provenance(plan: Plan) -> list[dict[str, str]]:
         fingerprint("model", plan.model_name, setting.model),
         fingerprint("cluster", plan.cluster_name, setting.cluster),
         fingerprint("stack", setting.stack.name, setting.stack),
+        *([fingerprint("teacher", setting.choices.distill_from, setting.teacher.model)] if setting.teacher else []),
         *([fingerprint("calibration", plan.calibration, plan.calibration)] if plan.calibration else []),
         *([fingerprint("routing", plan.routing, setting.routing)] if plan.routing else []),
     ]
@@ -227,7 +270,7 @@ def read(path: Path) -> Plan:
 def of_json(data: Json, where: str) -> Plan:
     """The plan in the object of a plan.json; InputError when it is not one or no longer legal."""
     found = stated(data, where)
-    gpus = int(found.degrees.world)
+    gpus = int(found.degrees.world) + found.choices.teacher_gpus
     names = (found.model, found.cluster, gpus, found.workload, found.choices, found.stack, found.calibration)
     plan = prepare(*names)
     setting = replace(plan.setting, routing=found.routing)

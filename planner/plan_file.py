@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from planner import compression
+from planner.batch_size import Stage, ramp_faults
 from planner.errors import Fault, InputError, nearest
-from planner.optimizers import OPTIMIZERS
+from planner.optimizers import MASTERS, OPTIMIZERS
 from planner.precision import PRECISIONS
 from planner.provenance import SCHEMA_VERSION
 from planner.schedules import SCHEDULES
 from planner.setting import Routing
-from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees, Workload
+from planner.strategy import MESSAGES, ORDERS, RECOMPUTE, ZERO, Choices, Degrees, Workload
 
 LARGEST_FILE = 64  # MiB; a plan of a thousand stages has about one
 LARGEST_COUNT = 10**9  # GPUs, sequences or tokens of one sequence; more is a slip of the keyboard
@@ -110,7 +112,7 @@ def stated(data: dict[str, Any], where: str) -> Stated:
     reader.choice("schema_version", (SCHEMA_VERSION,))
     model, cluster, stack = (reader.name(f"inputs.{key}") for key in ("model", "cluster", "stack"))
     seq_len, batch = (reader.count(f"workload.{key}") for key in ("seq_len", "global_batch"))
-    workload = Workload(seq_len, batch, reader.number("workload.tokens"))
+    workload = Workload(seq_len, batch, reader.number("workload.tokens"), *_critical(reader), _ramp(reader))
     degrees = Degrees(**{f.name: reader.count(f"{STRATEGY}.{f.name}") for f in fields(Degrees)})
     options: dict[str, Sequence[Any]] = {
         "schedule": tuple(SCHEDULES),
@@ -121,15 +123,84 @@ def stated(data: dict[str, Any], where: str) -> Stated:
         "optimizer": tuple(OPTIMIZERS),
     }
     chosen = {name: reader.choice(f"{STRATEGY}.{name}", known) for name, known in options.items()}
+    chosen |= _methods(reader)
     # written as false without tensor parallelism, where it changes nothing
     sequence_parallel = reader.flag(f"{STRATEGY}.sequence_parallel") or degrees.tp == 1
     inputs = data.get("inputs")
     calibration = reader.name("inputs.calibration") if isinstance(inputs, dict) and "calibration" in inputs else ""
     trace, routing = _routing(reader) if isinstance(inputs, dict) and "routing" in inputs else ("", Routing())
+    if not reader.faults:
+        reader.faults += [replace(fault, where=f"{where}: {fault.where}") for fault in fits_run(workload)]
     if reader.faults:
         raise InputError(*reader.faults)
     choices = Choices(**chosen, sequence_parallel=sequence_parallel)
     return Stated(model, cluster, stack, workload, degrees, choices, calibration, routing, trace)
+
+
+def _methods(reader: _Reader) -> dict[str, Any]:
+    """Master copy, compression and teacher, each as it is by default where an older file does not state it."""
+    found = reader.data.get("estimate")
+    strategy = found.get("strategy") if isinstance(found, dict) else None
+    stated = strategy if isinstance(strategy, dict) else {}
+    chosen: dict[str, Any] = {}
+    for name, known in (("master", tuple(MASTERS)), ("messages", MESSAGES)):
+        if name in stated:
+            chosen[name] = reader.choice(f"{STRATEGY}.{name}", known)
+    for kind in ("prune", "quantize"):
+        if kind not in stated:
+            continue
+        chosen[kind] = reader.name(f"{STRATEGY}.{kind}")
+        try:
+            compression.get(chosen[kind], kind, f"{reader.where}: {STRATEGY}.{kind}")
+        except InputError as error:
+            reader.faults += error.faults
+    if "distill_from" in stated:
+        chosen["distill_from"] = reader.name(f"{STRATEGY}.distill_from")
+    for name in ("teacher_gpus", "teacher_topk"):
+        if stated.get(name, 0) != 0:
+            chosen[name] = reader.count(f"{STRATEGY}.{name}")
+    return chosen
+
+
+def _critical(reader: _Reader) -> tuple[float, str]:
+    """The critical batch and its law; none where the file has none."""
+    work = reader.data.get("workload")
+    if not isinstance(work, dict) or "critical_batch" not in work:
+        return 0.0, ""
+    return reader.number("workload.critical_batch.tokens"), reader.name("workload.critical_batch.law")
+
+
+def _ramp(reader: _Reader) -> tuple[Stage, ...]:
+    """The stages of a ramp-up; none where the file has none."""
+    work = reader.data.get("workload")
+    if not isinstance(work, dict) or "ramp_up" not in work:
+        return ()
+    stages = work["ramp_up"]
+    if not isinstance(stages, list) or not all(isinstance(stage, dict) for stage in stages):
+        reader.fault("workload.ramp_up", "expected a list of stages with global_batch and until", stages)
+        return ()
+    before = len(reader.faults)
+    found = []
+    for index, stage in enumerate(stages):
+        inner = _Reader(stage, f"{reader.where}: workload.ramp_up[{index}]")
+        found.append(Stage(inner.count("global_batch"), inner.number("until")))
+        reader.faults += inner.faults
+    if len(reader.faults) == before:
+        reader.faults += ramp_faults(found, f"{reader.where}: workload.ramp_up")
+    return tuple(found)
+
+
+def fits_run(workload: Workload) -> list[Fault]:
+    """What is wrong between the ramp-up and the run that it starts."""
+    if not workload.ramp:
+        return []
+    last, faults = workload.ramp[-1], []
+    if last.global_batch >= workload.global_batch:
+        expected = f"a ramp-up must stay below the {workload.global_batch} sequences of --global-batch"
+        faults.append(Fault("ramp-up", expected, last.global_batch))
+    if last.until >= workload.tokens:
+        faults.append(Fault("ramp-up", f"must end before the run's {workload.tokens:.4g} tokens", last.until))
+    return faults
 
 
 def _routing(reader: _Reader) -> tuple[str, Routing]:

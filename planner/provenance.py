@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One published finding: what was seen, on what, and where it is written."""
+
+    text: str
+    source: str
 
 
 @cache

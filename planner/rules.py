@@ -13,23 +13,25 @@ from typing import Any
 import numpy as np
 
 from hwprofiles.spec import Cluster
-from planner import schedules
+from planner import compression, schedules
 from planner.errors import Fault
 from planner.layers.base import Cut, Linear
 from planner.layout import chain
 from planner.model import Model
+from planner.precision import PRECISIONS
 from planner.strategy import ORDERS, Choices, Degrees, Workload
 
 
 @dataclass(frozen=True)
 class Case:
-    """A strategy (or a batch) in its surroundings."""
+    """A strategy (or a batch) in its surroundings; `teacher` is the model that runs on the same ranks, if any."""
 
     model: Model
     cluster: Cluster
     workload: Workload
     choices: Choices
     d: Degrees
+    teacher: Model | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,28 @@ def _chunks(c: Case) -> Any:
 
 def _micro_batches(c: Case) -> Any:
     return c.workload.global_batch // np.maximum(c.d.dp * c.d.micro_batch, 1)
+
+
+def _prunes(c: Case) -> compression.Compression:
+    return compression.get(c.choices.prune, "prune", "--prune")
+
+
+def _teaches(c: Case) -> Any:
+    if c.teacher is None:
+        return c.d.tp >= 1
+    cut = _divides(c.d.tp, c.teacher.heads) & _divides(c.d.tp, widths(c.teacher, expert=False))
+    return cut & _kv(replace(c, model=c.teacher)) & (c.d.pp <= len(chain(c.teacher)))
+
+
+def _ramps(c: Case) -> Any:
+    held: Any = c.d.tp >= 1
+    rows = schedules.get(c.choices.schedule).legal if c.workload.ramp else ()
+    for stage in c.workload.ramp:
+        here = replace(c, workload=replace(c.workload, global_batch=stage.global_batch, ramp=()))
+        held = held & BATCH.holds(here)
+        for row in rows:
+            held = held & row.holds(c.d.pp, c.d.vpp, _micro_batches(here))
+    return held
 
 
 def _schedule(row: schedules.base.Requirement) -> Rule:
@@ -213,9 +237,50 @@ FORMAT = Rule(
     ),
 )
 
-STRUCTURE = (WORLD, HEADS, KV_HEADS, WIDTHS, SEQUENCE, FORMAT, SEQUENCE_PARALLEL)
+SPARSE = Rule(
+    "sparse",
+    lambda c: (c.d.tp >= 1) & (not _prunes(c).sparse or PRECISIONS[c.choices.precision].peak in c.cluster.gpu.sparse),
+    lambda c: (
+        f"{c.cluster.gpu.name} has no sparse matrix units for {c.choices.precision}, which {c.choices.prune} needs"
+    ),
+)
+QUANTIZED = Rule(
+    "quantize",
+    lambda c: (c.d.tp >= 1) & (c.choices.quantize != "fp8" or PRECISIONS[c.choices.precision].peak == "fp8"),
+    lambda c: f"quantizing to fp8 needs an fp8 precision, not {c.choices.precision}",
+)
+LEAN = Rule(
+    "messages",
+    lambda c: (c.d.tp >= 1) & (c.choices.messages == "base" or PRECISIONS[c.choices.precision].peak == "fp8"),
+    lambda c: f"fp8 messages need an fp8 precision, not {c.choices.precision}",
+)
+MASTER = Rule(
+    "master",
+    lambda c: (c.d.tp >= 1) & (c.choices.master == "fp32" or PRECISIONS[c.choices.precision].master),
+    lambda c: f"weights in {c.choices.precision} are their own master copy; {c.choices.master} would be coarser",
+)
+TEACHER = Rule(
+    "teacher",
+    _teaches,
+    lambda c: (
+        f"the teacher runs on the same ranks: tp = {c.d.tp} must divide its heads and widths, pp = {c.d.pp} be at most "
+        "its layers (or give it GPUs of its own)"
+    ),
+)
+RAMP = Rule(
+    "ramp",
+    _ramps,
+    lambda c: (
+        f"each batch of the ramp-up must be a multiple of dp · micro_batch = {c.d.dp * c.d.micro_batch}, with as many "
+        f"micro-batches as {c.choices.schedule} needs"
+    ),
+)
+
+
+METHODS = (SPARSE, QUANTIZED, LEAN, MASTER, TEACHER)
+STRUCTURE = (WORLD, HEADS, KV_HEADS, WIDTHS, SEQUENCE, FORMAT, SEQUENCE_PARALLEL, *METHODS)
 FOLD = (EXPERTS, EXPERT_WIDTHS, FOLDING, ORDER)
-REST = (BATCH, LAYERS, REPLICAS)
+REST = (BATCH, LAYERS, REPLICAS, RAMP)
 
 
 def rules(choices: Choices) -> tuple[Rule, ...]:

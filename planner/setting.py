@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from hwprofiles.spec import Cluster, Gpu, Tier
-from planner import fitted
+from planner import compression, fitted
+from planner.compression import Compression
 from planner.formula import Count, Num, formula
 from planner.model import Model
 from planner.optimizers import OPTIMIZERS, Optimizer
+from planner.optimizers.base import master_bytes, weight_traffic
 from planner.precision import PRECISIONS, Precision
 from planner.stack import Stack
 from planner.strategy import Choices, Degrees, Workload
@@ -27,8 +29,19 @@ class Routing:
 
 
 @dataclass(frozen=True)
+class Teacher:
+    """The model that a student is distilled from, and how its own GPUs are cut; None when it runs on the student's."""
+
+    model: Model
+    degrees: Degrees | None = None
+
+
+@dataclass(frozen=True)
 class Setting:
-    """The scalar side of an estimate; the degrees are the other, batched side. `clock` overrides `sustained`."""
+    """The scalar side of an estimate; the degrees are the other, batched side. `clock` overrides `sustained`.
+
+    `model` is what is trained, pruned experts gone; `teacher` what it is distilled from, None where it is not.
+    """
 
     model: Model
     cluster: Cluster
@@ -37,6 +50,7 @@ class Setting:
     stack: Stack
     clock: float | None = None
     routing: Routing = Routing()
+    teacher: Teacher | None = None
 
     @property
     def gpu(self) -> Gpu:
@@ -76,9 +90,49 @@ class Setting:
         return self.precision.value
 
     @property
+    def lean(self) -> bool:
+        """Whether messages that allow it go in fp8."""
+        return self.choices.messages == "fp8"
+
+    @property
+    def gathered(self) -> float:
+        """Bytes of a parameter that ZeRO gathers; fp8 weights travel as they are multiplied (fp8-param-gather)."""
+        return 1.0 if self.lean else self.value
+
+    @property
+    def dispatched(self) -> float:
+        """Bytes of a value on its way to an expert, or of its gradient; fp8 with an fp32 scale for 128 values."""
+        return 1.0 + 4.0 / 128.0 if self.lean else self.value
+
+    @property
     def optimizer(self) -> Optimizer:
         """The optimizer's state and traffic."""
         return OPTIMIZERS[self.choices.optimizer]
+
+    @property
+    def pruning(self) -> Compression:
+        """How weights are pruned; `none` where they are not."""
+        return compression.get(self.choices.prune, "prune", "--prune")
+
+    @property
+    def quantizing(self) -> Compression:
+        """How weights are quantized when stored, and trained for it; `none` where they are not."""
+        return compression.get(self.choices.quantize, "quantize", "--quantize")
+
+    @property
+    def compressions(self) -> tuple[Compression, ...]:
+        """The methods in use; empty for a plan without any."""
+        return tuple(each for each in (self.pruning, self.quantizing) if each.kind != "none")
+
+    @property
+    def master(self) -> float:
+        """Bytes of the copy of a weight that the optimizer updates, beside the resident weight."""
+        return master_bytes(self.choices.master, self.precision)
+
+    @property
+    def weight_traffic(self) -> float:
+        """Bytes that the update moves for the weight of one parameter and its copy."""
+        return weight_traffic(self.choices.master, self.precision)
 
 
 @formula(unit="tokens", source="micro_batch · seq_len / cp")

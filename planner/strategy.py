@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.batch_size import Spent, Stage, schedule
 from planner.formula import Count
 
 RECOMPUTE = ("none", "selective", "full")
 ZERO = (0, 1, 2, 3)
+MESSAGES = ("base", "fp8")
 ORDERS = ("tp-cp-ep-dp-pp", "tp-cp-ep-pp-dp")
 
 
@@ -58,7 +60,10 @@ class Choices:
     """The categories of a strategy.
 
     `order` is the rank order, innermost axis first (which axis gets the nearest neighbours); `sequence_parallel` shards
-    the tokens of norms over tp; `optimizer` names the states kept per parameter.
+    the tokens of norms over tp; `optimizer` names the states kept per parameter, `master` the copy of the weights that
+    it updates. `prune` and `quantize` name a compression (`planner.compression`); `distill_from` the teacher's model,
+    on `teacher_gpus` GPUs of its own, or on all of them beside the student where it is 0, and `teacher_topk` of its
+    logits a token, 0 for all. `messages`: base, or fp8 for gathered parameters and tokens on their way to experts.
     """
 
     schedule: str = "1f1b"
@@ -68,17 +73,36 @@ class Choices:
     order: str = ORDERS[0]
     sequence_parallel: bool = True
     optimizer: str = "adam"
+    master: str = "fp32"
+    prune: str = "none"
+    quantize: str = "none"
+    distill_from: str = "none"
+    teacher_gpus: int = 0
+    teacher_topk: int = 0
+    messages: str = "base"
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is trained: `seq_len` tokens per sequence, `global_batch` sequences per step, `tokens` in the whole run."""
+    """What is trained: `seq_len` tokens per sequence, `global_batch` sequences per step, `tokens` in the whole run.
+
+    With a `critical_batch` [tokens] (`law` says where from; 0: none stated) `tokens` are those that very small batches
+    need, and the batch decides how many the run takes. `ramp` are the stages before steps of `global_batch`.
+    """
 
     seq_len: int
     global_batch: int
     tokens: float
+    critical_batch: float = 0.0
+    law: str = ""
+    ramp: tuple[Stage, ...] = ()
 
     @property
     def tokens_per_step(self) -> int:
         """Tokens in one optimizer step."""
         return self.seq_len * self.global_batch
+
+    def spent(self) -> list[Spent]:
+        """The stages of the run, with the tokens and steps that each takes."""
+        stages = (*self.ramp, Stage(self.global_batch))
+        return schedule(self.tokens, self.seq_len, stages, self.critical_batch)

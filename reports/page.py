@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports import capacity_parts, placement_parts, plan_parts
+from reports import capacity_parts, method_parts, placement_parts, plan_parts
 from reports.document import document, figures
 from reports.markup import join, tag
 from reports.words import Json
@@ -18,6 +18,8 @@ def plan_page(plan: Json, search: Json | None = None, comparison: Json | None = 
         ("time", "Time", figures(("step_time", "waterfall"), plan)),
         ("memory", "Memory", join((figures(("memory_stages",), plan), plan_parts.stages(plan)))),
         ("inputs", "What it depends on", figures(("sensitivity", "parameters"), plan)),
+        ("methods", "Training methods", method_parts.methods(plan)),
+        ("batch", "Batch", join((figures(("batch_tokens",), plan), method_parts.batch(plan)))),
         ("search", "The search", searching),
         ("cluster", "The cluster", plan_parts.tiers(plan)),
         ("measured", "Measured", figures(("comparison",), comparison)),

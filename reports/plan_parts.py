@@ -43,8 +43,9 @@ def header(plan: Json) -> Html:
 def _answer(plan: Json) -> str:
     training, estimate = plan["training"], plan["estimate"]
     fit = "and it fits in memory" if estimate["fits"] else "but it does not fit in memory"
+    tokens = training.get("tokens", plan["workload"]["tokens"])
     return (
-        f"Training on {count(plan['workload']['tokens'])} tokens takes {seconds(training['seconds'])} and costs "
+        f"Training on {count(tokens)} tokens takes {seconds(training['seconds'])} and costs "
         f"{dollars(training['cost_usd'])}: one step takes {seconds(estimate['step_time_s'])}, {fit}."
     )
 

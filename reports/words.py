@@ -20,12 +20,13 @@ PARTS: Final = {
     "dense_ffn": "dense feed-forward", "shared_experts": "shared experts", "mtp": "multi-token prediction",
     "head": "output head", "parameters": "weights", "optimizer": "optimizer state",
     "communication": "communication buffers", "framework": "driver and framework",
+    "teacher": "teacher of the distillation",
 }  # fmt: skip
 TIMES: Final = {
     "tensor": "tensor-parallel exchange", "context": "context-parallel exchange", "expert": "expert all-to-all",
     "pipeline": "pipeline transfers", "bubble": "pipeline bubble", "data": "gradient and weight exchange",
     "optimizer": "optimizer step", "imbalance": "uneven stages", "host": "host work",
-    "stragglers": "stragglers", "launch": "gaps between kernels",
+    "stragglers": "stragglers", "launch": "gaps between kernels", "teacher": "teacher of the distillation",
 }  # fmt: skip
 AXES: Final = {
     "world": "GPUs", "tp": "tensor parallel", "pp": "pipeline stages", "vpp": "chunks per stage",
@@ -33,7 +34,10 @@ AXES: Final = {
     "edp": "data parallel of experts", "micro_batch": "sequences per micro-batch",
     "micro_batches": "micro-batches per step", "zero": "ZeRO stage", "recompute": "activation recompute",
     "schedule": "pipeline schedule", "sequence_parallel": "sequence parallel", "replicas": "replicas of sharded states",
-    "order": "rank order, innermost first",
+    "order": "rank order, innermost first", "master": "master weights", "prune": "pruning",
+    "quantize": "quantization", "messages": "messages", "distill_from": "distilled from",
+    "teacher_topk": "logits of the teacher a token",
+    "teacher_gpus": "GPUs of the teacher alone",
 }  # fmt: skip
 
 
@@ -46,6 +50,11 @@ def flops_rate(value: float) -> str:
     """FLOP/s of one GPU, always in TFLOP/s so that peak and achieved compare at a glance: 1,200 TFLOP/s."""
     number = value / TERA
     return f"{number:,.{0 if abs(number) >= HUNDRED else 1}f} TFLOP/s".replace("-", MINUS)
+
+
+def flops(value: float) -> str:
+    """Work with its SI prefix: 13.3 TFLOP."""
+    return scaled(value, "FLOP")
 
 
 def memory(value: float) -> str:

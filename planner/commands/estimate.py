@@ -11,7 +11,7 @@ import click
 from planner.commands import routing
 from planner.commands.options import COUNT, Common, inputs
 from planner.commands.output import Sheet, emit, format_options, talk, to_json
-from planner.commands.sheets import parts_sheet, plans_sheet, training_line
+from planner.commands.sheets import methods_sheets, parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
 from planner.files import write
 from planner.plan import Json
@@ -74,5 +74,6 @@ def _sheets(data: Json) -> list[Sheet]:
         plans_sheet("Estimate", [priced], (line,)),
         parts_sheet("Step time", priced["time"], "s"),
         parts_sheet("Peak memory, fullest stage", priced["memory"], "iB"),
+        *methods_sheets(data),
         Sheet("", (), (), (data["binding"], training_line(data))),
     ]

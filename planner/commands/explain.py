@@ -8,7 +8,7 @@ import click
 
 from hwprofiles.quantity import format as human
 from planner.commands.output import Sheet, emit, format_options
-from planner.commands.sheets import PERCENT, parts_sheet
+from planner.commands.sheets import PERCENT, methods_sheets, parts_sheet
 from planner.explain.document import document
 from planner.explain.tree import tree
 from planner.plan import Json, read
@@ -24,7 +24,7 @@ def command(plan_file: Path, depth: int, form: str, quiet: bool) -> None:  # noq
     plan = read(plan_file)
     data = document(plan)
     formulas = tree(plan)
-    shown = ("waterfall", "binding", "sensitivity", "words", "stages", "formulas", "estimate")
+    shown = ("waterfall", "binding", "sensitivity", "words", "methods", "batch", "stages", "formulas", "estimate")
     wanted = ("tool_version", "provenance", *shown)
     emit(
         form,
@@ -55,6 +55,7 @@ def _sheets(data: Json, formulas: Json, depth: int) -> list[Sheet]:
         ),
         parts_sheet("Step time", priced["time"], "s"),
         parts_sheet("Peak memory, fullest stage", priced["memory"], "iB"),
+        *methods_sheets(data),
         Sheet("Change of the step time at -10 % and +10 % of", ("input", "key", "-10 %", "+10 %"), matters),
         Sheet("Formulas", ("formula", "value", "unit", "of step", "source"), _lines(formulas["calls"], depth, step)),
     ]

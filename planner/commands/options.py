@@ -10,13 +10,17 @@ from typing import Any
 import click
 
 from hwprofiles import quantity
+from planner.batch_size import parse_critical, parse_ramp
+from planner.compression import names as methods
 from planner.errors import Fault, InputError
-from planner.optimizers import OPTIMIZERS
+from planner.optimizers import MASTERS, OPTIMIZERS
 from planner.plan import Plan, prepare
+from planner.plan_file import fits_run
 from planner.precision import PRECISIONS
-from planner.strategy import Choices, Workload
+from planner.strategy import MESSAGES, Choices, Workload
 
 LARGEST = 10**9  # GPUs or sequences beyond this are a slip of the keyboard
+METHODS = ("optimizer", "master", "prune", "quantize", "distill_from")
 LARGEST_RUN = 10**18  # and tokens of a run
 
 
@@ -65,17 +69,44 @@ class Common:
     seq_len: int
     global_batch: int
     tokens: int
+    critical_batch: str | None
+    ramp_up: str | None
     precision: str
     optimizer: str
+    master: str
+    prune: str
+    quantize: str
+    messages: str
+    distill_from: str
+    teacher_gpus: int
+    teacher_topk: int
     stack: str
     calibration: str | None
 
     def plan(self, gpus: int, cluster: str | None = None) -> Plan:
         """Resolve everything; InputError with all faults."""
-        workload = Workload(self.seq_len, self.global_batch, float(self.tokens))
-        choices = Choices(precision=self.precision, optimizer=self.optimizer)
+        faults: list[Fault] = []
+        critical = _tried(parse_critical, self.critical_batch, (0.0, ""), faults)
+        ramp = _tried(parse_ramp, self.ramp_up, (), faults)
+        size = (self.seq_len, self.global_batch, float(self.tokens))
+        workload = Workload(*size, critical_batch=critical[0], law=critical[1], ramp=ramp)
+        faults += fits_run(workload)
+        if faults:
+            raise InputError(*faults)
+        chosen = (*METHODS, "messages", "teacher_gpus", "teacher_topk")
+        precision = "fp8" if (self.quantize, self.precision) == ("fp8", "bf16") else self.precision
+        choices = Choices(precision=precision, **{name: getattr(self, name) for name in chosen})
         names = (self.model, cluster or self.cluster, gpus, workload, choices, self.stack)
         return prepare(*names, self.calibration or "")
+
+
+def _tried(parse: Callable[[str], Any], text: str | None, otherwise: Any, faults: list[Fault]) -> Any:
+    """What `parse` makes of an option that was given; its faults are kept."""
+    try:
+        return parse(text) if text else otherwise
+    except InputError as error:
+        faults += error.faults
+        return otherwise
 
 
 def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,6 +133,59 @@ _OPTIONS = (
     click.option("--tokens", type=TOKENS, default="15T", show_default=True, help="Tokens of the whole run."),
     click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),
     click.option("--optimizer", type=click.Choice(list(OPTIMIZERS)), default="adam", show_default=True),
+    click.option(
+        "--master",
+        type=click.Choice(list(MASTERS)),
+        default="fp32",
+        show_default=True,
+        help="The copy of the weights that the optimizer updates.",
+    ),
+    click.option(
+        "--prune",
+        default="none",
+        show_default=True,
+        help=f"{', '.join(methods('prune'))}; unstructured:SHARE, experts:KEPT.",
+    ),
+    click.option(
+        "--quantize",
+        type=click.Choice(methods("quantize")),
+        default="none",
+        show_default=True,
+        help="fp8 multiplies, or training for weights (and activations) of few bits.",
+    ),
+    click.option(
+        "--messages",
+        type=click.Choice(MESSAGES),
+        default="base",
+        show_default=True,
+        help="fp8: parameters are gathered, and tokens sent to experts, in fp8.",
+    ),
+    click.option("--distill-from", metavar="MODEL", default="none", show_default=True, help="A teacher for MODEL."),
+    click.option(
+        "--teacher-gpus",
+        type=click.IntRange(0, LARGEST),
+        default=0,
+        show_default=True,
+        help="GPUs of --gpus that run the teacher alone; 0: it runs on all of them beside the student.",
+    ),
+    click.option(
+        "--teacher-topk",
+        type=click.IntRange(0, LARGEST),
+        default=0,
+        show_default=True,
+        help="Logits of the teacher that a token is compared by, the largest; 0: all of the vocabulary.",
+    ),
+    click.option(
+        "--critical-batch",
+        metavar="TOKENS",
+        help="Critical batch in tokens (8M), or from the loss at the end (loss:1.9): the batch then decides how many "
+        "tokens the run takes, and --tokens are those of very small batches.",
+    ),
+    click.option(
+        "--ramp-up",
+        metavar="STAGES",
+        help="Smaller batches first, e.g. 512@250B,1024@3T: sequences per step until so many tokens.",
+    ),
     click.option("--stack", default="nemo", show_default=True, help="Software stack."),
     click.option("--calibration", metavar="FILE", help="Numbers measured by `plan calibrate` over the profiles."),
 )

@@ -11,7 +11,7 @@ import click
 from planner.commands import routing
 from planner.commands.options import COUNT, Common, Count, Finite, inputs
 from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json
-from planner.commands.sheets import parts_sheet, plans_sheet, training_line
+from planner.commands.sheets import methods_sheets, parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
 from planner.files import write
 from planner.placement.base import Trace
@@ -95,6 +95,7 @@ def _sheets(data: Json, plan: Json) -> list[Sheet]:
         plans_sheet("Plans", data["plans"], lines, (counted, dropped, bounds)),
         parts_sheet("Step time of plan 1", best["time"], "s"),
         parts_sheet("Peak memory of plan 1, fullest stage", best["memory"], "iB"),
+        *methods_sheets(plan),
         Sheet("", (), (), (*plan["words"], plan["binding"], training_line(plan))),
     ]
 

@@ -49,7 +49,19 @@ def training_line(data: Json) -> str:
     """The run in one sentence."""
     t = data["training"]
     return (
-        f"{human(data['workload']['tokens'], '')} tokens in {t['steps']:,} steps: {human(t['seconds'], 's')}, "
+        f"{human(t['tokens'], '')} tokens in {t['steps']:,} steps: {human(t['seconds'], 's')}, "
         f"{human(t['cost_usd'], 'USD')}, {t['energy_wh'] / 1e9:,.2f} GWh "
         "(no failures counted)"
     )
+
+
+def methods_sheets(data: Json) -> list[Sheet]:
+    """What the training methods buy and risk, and what the batch makes of the run; nothing for a plain plan."""
+    found = []
+    if data["methods"]:
+        chosen = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in data["methods"]["chosen"].items())
+        risks = [f"Published: {row['text']} ({row['source']})." for row in data["methods"]["risks"]]
+        found.append(Sheet("", (), (), (f"Training methods: {chosen}.", *data["methods"]["buys"], *risks)))
+    if data["batch"]:
+        found.append(Sheet("", (), (), data["batch"]["words"]))
+    return found

@@ -56,7 +56,10 @@ def context_time(layer: Layer, setting: Setting, degrees: Degrees, core: Num, co
     return total
 
 
-@formula(unit="s", source="DeepSeek-V3 sec. 3.2: dispatch and combine, forward and backward")
+@formula(
+    unit="s",
+    source="DeepSeek-V3 sec. 3.2, 3.3: dispatch and combine, forward and backward; dispatch in fp8 where chosen",
+)
 def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float, window: Num) -> Num:
     """Exposed all-to-all of an expert layer; 0 where there are no experts."""
     routed = [p for p in layer.parts if isinstance(p, Linear) and p.expert and p.cut is Cut.COLUMN]
@@ -64,5 +67,7 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
         return 0.0
     way = path(groups(degrees, setting.choices).ep, setting.layer_tiers)
     rows = tokens(setting, degrees) / degrees.tp
-    once = all_to_all(rows, setting.value * routed[0].inputs, float(routed[0].active), way, setting.routing.copies)
-    return exposed(2.0 * passes * once, window, setting.stack.expert_overlap)
+    width, active, copies = routed[0].inputs, float(routed[0].active), setting.routing.copies
+    back = all_to_all(rows, setting.value * width, active, way, copies)
+    ahead = all_to_all(rows, setting.dispatched * width, active, way, copies) if setting.lean else back
+    return exposed(passes * (ahead + back), window, setting.stack.expert_overlap)

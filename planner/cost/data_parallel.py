@@ -10,6 +10,7 @@ from planner.collectives.ring import all_gather, reduce_scatter
 from planner.cost.groups import groups
 from planner.cost.kernels import traffic
 from planner.cost.overlap import exposed
+from planner.cost.update import matrix_gather_time, moved_bytes, orthogonalize_time, prune_bytes
 from planner.formula import Count, Num, formula
 from planner.setting import Setting
 from planner.sharding import Held
@@ -18,7 +19,7 @@ from planner.strategy import Degrees
 BUCKET = 40e6  # parameters; Megatron-LM's default gradient bucket, at least 1e6 per data-parallel rank
 
 
-@formula(unit="s", source="Rajbhandari 2020 (ZeRO); Megatron-LM distributed optimizer; PyTorch HSDP for replicas > 1")
+@formula(unit="s", source="Rajbhandari 2020 (ZeRO); Megatron-LM distributed optimizer, fp8-param-gather; PyTorch HSDP")
 def data_time(stage: Held, layers: Num, setting: Setting, degrees: Degrees, micro: tuple[Count, Num, Num]) -> Num:
     """Exposed traffic of the states of `stage` with `layers` layers; `micro` = micro-batches, forward, backward [s]."""
     axes = groups(degrees, setting.choices)
@@ -52,7 +53,7 @@ def _traffic(size: Num, group: Group, layers: Num, setting: Setting, degrees: De
     scatter = all_reduce if setting.stack.scatter_by_reduce else reduce_scatter
     reduce = calls * scatter(size * gradient / calls, shard)
     across = all_reduce(size * gradient / ways, copies)
-    gather = calls * all_gather(size * setting.value / calls, shard)
+    gather = calls * all_gather(size * setting.gathered / calls, shard)
     return (reduce + across) * (size > 0), gather * (size > 0)
 
 
@@ -83,12 +84,13 @@ def split_time(stage: Held, setting: Setting, micro_batches: Count) -> Num:
     return traffic(volume * setting.stack.split_traffic, setting.gpu)
 
 
-@formula(unit="s", source="bytes read and written per parameter over the achieved HBM bandwidth; the host's work")
+@formula(unit="s", source="bytes of the update over the achieved HBM bandwidth; the host's work; matrices made whole")
 def optimizer_time(stage: Held, setting: Setting, degrees: Degrees) -> Num:
     """One optimizer step on the states that a rank owns."""
-    owned: Num = stage.dense + stage.expert
-    if setting.choices.zero > 0:
-        shards = degrees.dp * degrees.cp / degrees.replicas
-        owned = stage.dense / shards + stage.expert / (degrees.edp / degrees.replicas)
-    stack, moved = setting.stack, owned * setting.optimizer.traffic
-    return traffic(moved * stack.optimizer_traffic, setting.gpu) + stage.tensors * stack.tensor_gap
+    stack = setting.stack
+    moved = moved_bytes(stage, setting, degrees) + prune_bytes(stage, setting)
+    total = traffic(moved * stack.optimizer_traffic, setting.gpu) + stage.tensors * stack.tensor_gap
+    if stage.matrices is None:
+        return total
+    whole = stage.matrices
+    return total + matrix_gather_time(whole, setting, degrees) + orthogonalize_time(whole, setting, degrees)

@@ -59,8 +59,8 @@ def exchange(part: Part, setting: Setting, degrees: Degrees) -> Num:
     """Bytes [B] of the copies that a rank's tokens send to the experts of `part`, or get back; none are merged yet."""
     if not isinstance(part, Linear) or not part.expert:
         return 0.0
-    width = part.inputs if part.cut is Cut.COLUMN else part.outputs
-    return tokens(setting, degrees) / degrees.tp * part.active * width * setting.value
+    width, value = (part.inputs, setting.dispatched) if part.cut is Cut.COLUMN else (part.outputs, setting.value)
+    return tokens(setting, degrees) / degrees.tp * part.active * width * value
 
 
 def key_value(part: Core, setting: Setting, degrees: Degrees) -> Num:
@@ -106,7 +106,7 @@ def data_messages(layer: Layer, setting: Setting, degrees: Degrees) -> tuple[tup
     sizes = {"data": (has.dense, degrees.dp * degrees.cp), "expert_data": (has.expert, degrees.edp)}
     moved = [(axis, size) for axis, (size, ways) in sizes.items() if size > 0 and ways > 1]
     zero = setting.choices.zero
-    gathered = [Message("all_gather", axis, size * setting.value) for axis, size in moved] if zero else []
+    gathered = [Message("all_gather", axis, size * setting.gathered) for axis, size in moved] if zero else []
     op = "reduce_scatter" if zero else "all_reduce"
     reduced = [Message(op, axis, size * setting.stack.gradient_bytes) for axis, size in moved]
     return tuple(gathered), tuple(reduced)

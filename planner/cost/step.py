@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import reduce
+from typing import TypeVar
 
 import numpy as np
 
@@ -13,13 +14,15 @@ from planner.collectives.point_to_point import point_to_point
 from planner.cost.data_parallel import data_time, optimizer_time, sharding_time, split_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
+from planner.cost.teacher import distill_time
 from planner.formula import Count, Num, formula
 from planner.layout import Layout
 from planner.schedules.base import Schedule
 from planner.setting import Setting, micro_batch_count, sharded_tokens
-from planner.sharding import Held, stage_held
+from planner.sharding import Compressed, Held, Matrices, stage_held
 from planner.strategy import Degrees
 
+T = TypeVar("T", Matrices, Compressed)
 ROUNDING = 1e-9  # equal stages differ by the last bits of their sums
 
 
@@ -30,7 +33,7 @@ class StepTime:
     compute, launch (gaps that the host leaves between kernels), recompute, tensor, context, expert: the mean stage's
     work over all micro-batches; imbalance: what the slowest stage adds; bubble: filling and draining the pipeline;
     pipeline: exposed sends between stages; data: exposed gradient and parameter traffic; optimizer; host: work of the
-    framework once per step; stragglers: waiting for the slowest rank.
+    framework once per step; stragglers: waiting for the slowest rank; teacher: what a distillation adds.
     """
 
     compute: Num
@@ -46,6 +49,7 @@ class StepTime:
     optimizer: Num
     host: Num
     stragglers: Num
+    teacher: Num = 0.0
 
     @property
     def total(self) -> Num:
@@ -77,7 +81,7 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     largest = largest_stage(costs, layout, setting, degrees)
     passes = degrees.vpp * (2.0 + schedule.splits_backward)
     layers: Num = reduce(np.maximum, [sum(counts) * 1.0 for counts in layout.counts])
-    return StepTime(
+    alone = StepTime(
         compute=micro_batches * (mean.forward + mean.backward),
         launch=micro_batches * (mean.launch_forward + mean.launch_backward + passes * setting.stack.pass_gap)
         + sum(sharding_time(largest, layers, setting, degrees, micro_batches))
@@ -96,6 +100,9 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         * (mean.forward + mean.backward + mean.launch_forward + mean.launch_backward)
         * (setting.stack.jitter * np.log(np.maximum(degrees.world / 8.0, 1.0))),
     )
+    if setting.teacher is None:
+        return alone
+    return replace(alone, teacher=distill_time(setting, degrees, alone.total))
 
 
 @formula(unit="s", source="layers of each kind on the stage times the time of one")
@@ -117,13 +124,23 @@ def mean_stage(costs: tuple[LayerCost, ...], layout: Layout, degrees: Degrees) -
 
 
 def largest_stage(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, degrees: Degrees) -> Held:
-    """The most dense and expert parameters, and the most tensors, that a stage holds per rank."""
+    """The most dense and expert parameters, tensors and matrices that a stage holds per rank."""
     each = tuple(cost.held for cost in costs)
     stages = [stage_held(each, counts, setting.model, degrees) for counts in layout.counts]
     dense: Num = reduce(np.maximum, [stage.dense for stage in stages])
     expert: Num = reduce(np.maximum, [stage.expert for stage in stages])
     tensors: Num = reduce(np.maximum, [stage.tensors for stage in stages])
-    return Held(dense, expert, tensors)
+    whole = [stage.matrices for stage in stages if stage.matrices is not None]
+    small = [stage.compressed for stage in stages if stage.compressed is not None]
+    return Held(dense, expert, tensors, _most(whole), _most(small))
+
+
+def _most(each: list[T]) -> T | None:
+    """The largest of each field; None of nothing."""
+    if not each:
+        return None
+    kind = type(each[0])
+    return kind(**{f.name: reduce(np.maximum, [getattr(one, f.name) for one in each]) for f in fields(kind)})
 
 
 @formula(unit="s", source="Narayanan 2021 sec. 3.3.1: activations of one micro-batch to the next stage, gradients back")

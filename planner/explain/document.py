@@ -6,6 +6,8 @@ from dataclasses import fields
 
 from planner.cost.step import stage_total
 from planner.estimate import memories, units
+from planner.explain.batch import batch
+from planner.explain.methods import methods
 from planner.explain.sensitivity import sensitivity
 from planner.explain.tree import used_formulas
 from planner.explain.waterfall import waterfall
@@ -25,6 +27,8 @@ def document(plan: Plan) -> Json:
         "sensitivity": sensitivity(plan),
         "binding": binding(plan, priced),
         "words": words(plan, priced),
+        "methods": methods(plan),
+        "batch": batch(plan, priced["step_time_s"]),
         "formulas": used_formulas(plan),
     }
 

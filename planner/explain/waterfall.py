@@ -17,6 +17,7 @@ LOSSES = {
     "optimizer": "optimizer step",
     "host": "host work",
     "stragglers": "stragglers",
+    "teacher": "teacher of the distillation",
 }
 
 

@@ -12,9 +12,10 @@ from planner.formula import Count, Num, formula
 from planner.layers.base import Cut, Linear
 from planner.layout import layer_kinds
 from planner.memory.activations import layer_activations
-from planner.precision import FP32
+from planner.memory.teacher import teacher_bytes, teacher_logits
+from planner.precision import BF16, FP32
 from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
-from planner.sharding import Held, stage_held
+from planner.sharding import MASK, Held, sparse_copies, stage_held, state_bytes
 from planner.strategy import Degrees
 
 LOGIT_FUSED = 6.0  # bytes per logit: bf16 logits and fp32 softmax in place
@@ -26,7 +27,8 @@ class Memory:
     """Bytes on one rank of a stage; the sum of the fields is the peak.
 
     parameters, gradients, optimizer: states after sharding; activations: of all micro-batches in flight; logits: output
-    of the last stage; communication: gathered and exchanged tensors; framework: context, libraries, allocator slack.
+    of the last stage; communication: gathered and exchanged tensors; framework: context, libraries, allocator slack;
+    teacher: the model that is distilled from, on the student's ranks.
     """
 
     parameters: Num
@@ -36,6 +38,7 @@ class Memory:
     logits: Num
     communication: Num
     framework: Num
+    teacher: Num = 0.0
 
     @property
     def total(self) -> Num:
@@ -77,7 +80,7 @@ def layer_bytes(kind: int, held: Held, setting: Setting, degrees: Degrees) -> La
 @dataclass(frozen=True)
 class Common:
     """What all stages of a pipeline share: bytes of `communication`, the recompute `working` set, `micro_batches`,
-    and over how many ranks ZeRO shards a dense and an expert parameter.
+    over how many ranks ZeRO shards a dense and an expert parameter, and bytes of the `teacher`.
     """
 
     communication: Num
@@ -85,6 +88,7 @@ class Common:
     micro_batches: Count
     dense_ways: Num
     expert_ways: Num
+    teacher: Num = 0.0
 
 
 def common(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) -> Common:
@@ -92,11 +96,21 @@ def common(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) ->
     whole: Num = reduce(np.maximum, [cost.whole for cost in costs])
     return Common(
         _buffers(costs, setting, degrees),
-        whole if setting.choices.recompute == "full" else 0.0,
+        (whole if setting.choices.recompute == "full" else 0.0) + _rounded(costs, setting),
         micro_batch_count(setting, degrees),
         degrees.dp * degrees.cp / degrees.replicas,
         degrees.edp / degrees.replicas,
+        teacher_bytes(setting, degrees),
     )
+
+
+def _rounded(costs: tuple[LayerBytes, ...], setting: Setting) -> Num:
+    """The fake-quantized weights of the layer at work, the largest one; 0 without quantization-aware training."""
+    if not setting.quantizing.recast:
+        return 0.0
+    small = [cost.held.compressed.applied for cost in costs if cost.held.compressed is not None]
+    largest: Num = reduce(np.maximum, small)
+    return largest * BF16
 
 
 @formula(unit="B", source="Rajbhandari 2020 (ZeRO states); Narayanan 2021 (micro-batches in flight)")
@@ -115,23 +129,40 @@ def stage_memory(
     logits: Num = counts[head] * costs[head].logits
     schedule = schedules.get(setting.choices.schedule)
     flying = schedule.in_flight(degrees.pp, degrees.vpp, shared.micro_batches, rank)
-    states = _states(has.dense, has.expert, shared, setting)
+    states = _states(has, shared, setting)
+    taught = shared.teacher + teacher_logits(setting, degrees, counts[head])
     activations = flying * saved + shared.working
-    allocated: Num = sum(states) + activations + logits + shared.communication
+    allocated: Num = sum(states) + activations + logits + shared.communication + taught
     framework = setting.gpu.reserve + (setting.stack.allocator - 1.0) * allocated
-    return Memory(*states, activations, logits, shared.communication, framework)
+    return Memory(*states, activations, logits, shared.communication, framework, taught)
 
 
-def _states(dense: Num, expert: Num, shared: Common, setting: Setting) -> tuple[Num, Num, Num]:
+def _states(has: Held, shared: Common, setting: Setting) -> tuple[Num, Num, Num]:
     """Bytes of parameters, gradients and optimizer state after ZeRO."""
-    zero, precision = setting.choices.zero, setting.precision
-    sharded: Num = dense / shared.dense_ways + expert / shared.expert_ways
-    whole: Num = dense + expert
+    zero = setting.choices.zero
+    sharded: Num = has.dense / shared.dense_ways + has.expert / shared.expert_ways
+    whole: Num = has.dense + has.expert
+    if has.matrices is None:
+        states = (sharded if zero >= 1 else whole) * (setting.optimizer.elementwise.state + setting.master)
+    else:
+        dense, expert = state_bytes(has, has.matrices, setting)
+        states = dense / shared.dense_ways + expert / shared.expert_ways if zero >= 1 else dense + expert
     return (
-        (sharded if zero >= 3 else whole) * setting.weight,
+        (sharded if zero >= 3 else whole) * setting.weight + beside(has, setting),
         (sharded if zero >= 2 else whole) * setting.stack.gradient_bytes,
-        (sharded if zero >= 1 else whole) * (setting.optimizer.state - (0.0 if precision.master else FP32)),
+        states,
     )
+
+
+@formula(
+    unit="B", source="2:4: both compressed orientations of a weight (Mishra 2021; torchao sparsify24); else its mask"
+)
+def beside(has: Held, setting: Setting) -> Num:
+    """Bytes that pruning keeps beside the weights, on every rank that computes with them; 0 without it."""
+    method = setting.pruning
+    if has.compressed is None or not (method.sparse or method.masked):
+        return 0.0
+    return has.compressed.skipped * sparse_copies(setting) + MASK * method.masked * has.compressed.applied
 
 
 def _buffers(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) -> Num:

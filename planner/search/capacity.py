@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hwprofiles.quantity import format as human
 from planner.errors import InputError, NoPlan
-from planner.plan import DAY, Json, Plan, estimate_json, model_json, training_json
+from planner.plan import DAY, Json, Plan, estimate_json, model_json, training_json, workload_json
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.search.run import Query, search
 
@@ -22,7 +22,7 @@ def point(plan_of: Callable[[int], Plan], gpus: int) -> tuple[Json, Plan | None]
     except (InputError, NoPlan) as error:
         return {"gpus": gpus, "feasible": False, "reason": str(error).split("\n")[0]}, None
     priced = estimate_json(best.setting, best.degrees)
-    run = training_json(best.setting, priced["step_time_s"])
+    run = training_json(best.setting, priced["step_time_s"], best.degrees)
     return {
         "gpus": gpus,
         "feasible": True,
@@ -77,7 +77,7 @@ def capacity(
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version(),
         "model": model_json(setting.model, work.seq_len),
-        "workload": {"seq_len": work.seq_len, "global_batch": work.global_batch, "tokens": work.tokens},
+        "workload": workload_json(work),
         "series": series,
         "answers": answers(series, limits),
         "provenance": [

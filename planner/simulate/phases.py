@@ -17,7 +17,7 @@ from planner.collectives.point_to_point import point_to_point
 from planner.cost.data_parallel import data_time, optimizer_time, sharding_time, split_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
-from planner.estimate import units
+from planner.estimate import estimate, units
 from planner.layout import stage_counts
 from planner.plan import Plan, provenance
 from planner.plan import plan_json as to_json
@@ -31,7 +31,10 @@ from planner.strategy import Degrees
 
 @dataclass(frozen=True)
 class StagePhases:
-    """Seconds of one step on a rank of one stage; `host` is the framework's work that belongs to no layer."""
+    """Seconds of one step on a rank of one stage; `host` is the framework's work that belongs to no layer.
+
+    `forward` has what a distillation adds: the teacher's own forward pass, and the loss against its logits.
+    """
 
     forward: float
     backward: float
@@ -54,6 +57,7 @@ def stage_phases(setting: Setting, degrees: Degrees) -> list[StagePhases]:
     schedule = schedules.get(setting.choices.schedule)
     gap = setting.stack.pass_gap * int(degrees.vpp)
     message = _messages(setting, degrees, micro)
+    taught = float(estimate(setting, degrees).step.teacher) if setting.teacher else 0.0
     found = []
     for layers in counts:
         time = _sum(layers, [part.cost.time for part in parts])
@@ -65,7 +69,7 @@ def stage_phases(setting: Setting, degrees: Degrees) -> list[StagePhases]:
         exchanged = {"tensor": time.tensor, "context": time.context, "expert": time.expert}
         found.append(
             StagePhases(
-                forward=micro * float(forward + gap) + float(sharded[0]),
+                forward=micro * float(forward + gap) + float(sharded[0]) + taught,
                 backward=micro * float(backward + gap * (1 + schedule.splits_backward)) + float(sharded[1]) + split,
                 optimizer=float(optimizer_time(owned, setting, degrees)),
                 collectives={

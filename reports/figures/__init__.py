@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import plotly.graph_objects as go
 
 from reports.figures import (
+    batch_tokens,
     coactivation,
     comparison,
     cost_to_train,
@@ -55,6 +56,7 @@ FIGURES: Final = {
     "memory_stages": Drawing("plan", memory_stages.draw, memory_stages.read, _has("stages")),
     "sensitivity": Drawing("plan", sensitivity.draw, sensitivity.read, _has("sensitivity")),
     "parameters": Drawing("plan", parameters.draw, parameters.read, _has("model")),
+    "batch_tokens": Drawing("plan", batch_tokens.draw, batch_tokens.read, batch_tokens.drawable),
     "frontier": Drawing("search", frontier.draw, frontier.read, _has("frontier")),
     "searched": Drawing("search", searched.draw, searched.read, _has("searched")),
     "comparison": Drawing("comparison", comparison.draw, comparison.read, _has("rows")),

@@ -34,6 +34,36 @@ TABLE = {
     "option without its value": Bad((*SEARCH, "--tokens"), 2, ("--tokens",)),
     "unknown objective": Bad((*SEARCH, "--objective", "speed"), 2, ("speed", "time", "cost", "memory")),
     "unknown precision": Bad((*SEARCH, "--precision", "fp7"), 2, ("fp7", "bf16")),
+    "unknown pruning": Bad((*SEARCH, "--prune", "2:5"), 3, ("--prune", "'2:5'", "did you mean '2:4'")),
+    "pruning that takes no amount": Bad((*SEARCH, "--prune", "2:4-experts:3"), 3, ("--prune", "no amount")),
+    "pruning of all weights": Bad((*SEARCH, "--prune", "unstructured:1"), 3, ("--prune", "between 0 and 1")),
+    "pruned experts of a dense model": Bad((*SEARCH, "--prune", "experts:4"), 3, ("--prune", "no experts")),
+    "pruned experts without a count": Bad((*SEARCH, "--prune", "experts"), 3, ("--prune", "experts:COUNT")),
+    "unknown quantization": Bad((*SEARCH, "--quantize", "int3"), 2, ("int3", "int4")),
+    "sparse units that the GPU lacks": Bad(
+        ("estimate", "qwen3-0.6b", "--cluster", "tpu-v5p", "--gpus", "8", "--prune", "2:4"),
+        3,
+        ("strategy.sparse", "2:4"),
+    ),
+    "a teacher's GPUs without a teacher": Bad(
+        (*SEARCH, "--teacher-gpus", "8"), 3, ("--teacher-gpus", "--distill-from")
+    ),
+    "more logits than the teacher has": Bad(
+        (*SEARCH, "--distill-from", "llama3.1-70b", "--teacher-topk", "1000000"), 3, ("--teacher-topk", "128,256")
+    ),
+    "more GPUs for the teacher than there are": Bad(
+        (*SEARCH, "--distill-from", "llama3.1-8x", "--teacher-gpus", "64"), 3, ("'llama3.1-8x'", "leave GPUs", "64")
+    ),
+    "a teacher that fits no cut": Bad(
+        (*SEARCH, "--distill-from", "llama3.1-405b", "--teacher-gpus", "7"), 3, ("--teacher-gpus", "llama3.1-405b")
+    ),
+    "critical batch and ramp-up at once": Bad(
+        (*SEARCH, "--critical-batch", "loss:99", "--ramp-up", "8@1T,4@1G,x"),
+        3,
+        ("--critical-batch", "loss:99", "--ramp-up", "'x'", "SEQUENCES@TOKENS"),
+    ),
+    "ramp-up that falls": Bad((*SEARCH, "--ramp-up", "8@2T,4@1T"), 3, ("end after", "larger than 8")),
+    "ramp-up past the end": Bad((*SEARCH, "--ramp-up", "4096@20T"), 3, ("must stay below", "must end before")),
     "unknown format": Bad((*SEARCH, "--format", "xml"), 2, ("xml", "json")),
     "headroom out of range": Bad((*SEARCH, "--headroom", "2"), 2, ("--headroom", "2.0", "0.9")),
     "headroom that is no number": Bad((*SEARCH, "--headroom", "nan"), 2, ("--headroom", "nan", "finite")),

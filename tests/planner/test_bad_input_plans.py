@@ -54,6 +54,38 @@ EDITS = {
     "plan of an unknown schedule": (strategy(schedule="1f1p"), "schedule", "'1f1p'", "did you mean '1f1b'"),
     "plan of an unknown precision": (strategy(precision="bf17"), "precision", "'bf17'", "did you mean 'bf16'"),
     "plan of an unknown optimizer": (strategy(optimizer="adan"), "optimizer", "'adan'", "did you mean 'adam'"),
+    "plan of an unknown master copy": (strategy(master="bf17"), "master", "'bf17'", "did you mean 'bf16'"),
+    "plan of unknown methods": (
+        strategy(prune="2:5", quantize="int9", messages="fp9"),
+        "strategy.prune",
+        "'2:5'",
+        "did you mean '2:4'",
+        "strategy.quantize",
+        "strategy.messages",
+    ),
+    "plan of pruning by more than all": (strategy(prune="unstructured:1.5"), "between 0 and 1", "1.5"),
+    "plan of a method in a number": (strategy(prune=7), "strategy.prune", "expected a name", "7"),
+    "plan of a teacher without a name": (strategy(teacher_gpus=8), "--teacher-gpus", "--distill-from"),
+    "plan of an unknown teacher": (strategy(distill_from="lama"), "model", "'lama'"),
+    "plan of fp8 messages in bf16": (strategy(messages="fp8"), "strategy.messages", "bf16"),
+    "plan with a critical batch of nothing": (
+        lambda p: p["workload"].update(critical_batch={"tokens": 0}),
+        "critical_batch.tokens",
+        "critical_batch.law",
+    ),
+    "plan with a ramp-up in words": (lambda p: p["workload"].update(ramp_up="slow"), "ramp_up", "'slow'"),
+    "plan with a ramp-up that falls": (
+        lambda p: p["workload"].update(
+            ramp_up=[{"global_batch": 64, "until": 2e9}, {"global_batch": 32, "until": 1e9}]
+        ),
+        "end after",
+        "larger than 64",
+    ),
+    "plan with a ramp-up past its end": (
+        lambda p: p["workload"].update(ramp_up=[{"global_batch": 10**6, "until": 1e18}]),
+        "must stay below",
+        "must end before",
+    ),
     "plan of an unknown ZeRO": (strategy(zero=9), "zero", "9"),
     "plan of an unknown recompute": (strategy(recompute="all"), "recompute", "'all'"),
     "plan of an unknown order": (strategy(order="dp-tp"), "order", "'dp-tp'"),

@@ -47,8 +47,9 @@ TYPES = {
 }
 STRATEGY = {
     **dict.fromkeys(("world", "tp", "pp", "vpp", "cp", "ep", "etp", "dp", "edp", "micro_batch", "micro_batches"), int),
-    **dict.fromkeys(("replicas", "zero"), int),
-    **dict.fromkeys(("recompute", "schedule", "order", "precision", "optimizer"), str),
+    **dict.fromkeys(("replicas", "zero", "teacher_gpus", "teacher_topk"), int),
+    **dict.fromkeys(("recompute", "schedule", "order", "precision", "optimizer", "master", "messages"), str),
+    **dict.fromkeys(("prune", "quantize", "distill_from"), str),
     "sequence_parallel": bool,
 }
 TIME = {"compute", "recompute", "tensor", "context", "expert", "pipeline", "bubble", "data", "optimizer"}

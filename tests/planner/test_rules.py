@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner import schedules
+from planner.batch_size import Stage
 from planner.rules import broken, divisors, nearest_divisor, rules
 from planner.strategy import Choices, Degrees, Workload
-from tests.planner.models import DENSE, MOE, SMALL, case, setting
+from tests.planner.models import DENSE, MOE, SMALL, case, model, setting
 from tests.properties.strategies import choices
 
 SMALL_INTS = st.integers(1, 9)
@@ -29,6 +30,12 @@ BROKEN = [
     ("sequence", DENSE, Choices(), {"cp": 16}, "16"),
     ("format", DENSE, Choices(precision="nvfp4"), {}, "nvfp4"),
     ("sequence_parallel", MOE, WIDE, {"tp": 2}, "2"),
+    ("sparse", DENSE, Choices(prune="2:4", precision="fp32"), {}, "fp32"),
+    ("quantize", DENSE, Choices(quantize="fp8"), {}, "bf16"),
+    ("messages", DENSE, Choices(messages="fp8"), {}, "bf16"),
+    ("master", DENSE, Choices(master="bf16", precision="fp32"), {}, "fp32"),
+    ("teacher", DENSE, Choices(), {"pp": 16}, "16"),
+    ("ramp", DENSE, Choices(), {"micro_batch": 4}, "64"),
     ("experts", MOE, Choices(), {"ep": 3}, "3"),
     ("expert_widths", replace(MOE, moe_ffn=510), Choices(), {"etp": 4}, "4"),
     ("folding", MOE, Choices(), {"pp": 4, "ep": 8}, "8"),
@@ -48,8 +55,13 @@ SHORT = Workload(16, 64, 1e9)
 def example(row):
     """The case of a row of `BROKEN`."""
     name, shape, chosen, degrees, _ = row
-    work = SHORT if name == "sequence" else Workload(2048, 24, 1e9) if name == "schedule_rounds" else WORK
-    return case(setting(shape, 16, chosen, work), Degrees(16, **degrees))
+    works = {
+        "sequence": SHORT,
+        "schedule_rounds": Workload(2048, 24, 1e9),
+        "ramp": replace(WORK, ramp=(Stage(32, 1e8),)),
+    }
+    here = case(setting(shape, 16, chosen, works.get(name, WORK)), Degrees(16, **degrees))
+    return replace(here, teacher=model(replace(shape, layers=4))) if name == "teacher" else here
 
 
 @pytest.mark.parametrize("row", BROKEN, ids=lambda row: row[0])

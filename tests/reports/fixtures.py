@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tests.reports import method_fixtures
+
 GIB = 2.0**30
 PEAK = 9.2e14  # FLOP/s of the invented GPU
 CAPACITY = 96 * GIB
@@ -137,6 +139,7 @@ def plan(name: str = "Zephyr-900B-A31B") -> dict[str, Any]:
             "steps": steps, "seconds": seconds, "cost_usd": gpu_hours * PRICE, "energy_wh": gpu_hours * 1150.0,
             "tokens_per_day": TOKENS / (seconds / DAY),
         },
+        "methods": method_fixtures.methods(priced, seconds), "batch": method_fixtures.batch(TOKENS),
         "stages": rows, "waterfall": waterfall(priced["mfu"]), "sensitivity": sensitivity(),
         "binding": "Memory binds: stage 0 is the fullest, so a micro-batch of 2 sequences does not fit; the next limit "
                    "is the expert all-to-all across rails, 12 % of the step.",

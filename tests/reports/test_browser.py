@@ -97,7 +97,7 @@ def test_the_console_is_silent(seen):
 def test_every_figure_is_drawn(seen):
     """Each figure of the page has its drawing with marks in it."""
     look, (told, _, _) = seen
-    assert len(told["drawn"]) == {"plan": 7, "capacity": 6, "placement": 7}[look.page]
+    assert len(told["drawn"]) == {"plan": 8, "capacity": 6, "placement": 7}[look.page]
     assert all(drawings > 0 and marks > 0 for _, drawings, marks in told["drawn"])
 
 
