@@ -36,6 +36,7 @@ class Setting:
     choices: Choices
     stack: Stack
     clock: float | None = None
+    pace: float | None = None
     routing: Routing = Routing()
 
     @property
@@ -46,7 +47,19 @@ class Setting:
     @property
     def sustained(self) -> float:
         """Clock under the load of whole steps over that of kernel benchmarks."""
-        return fitted.sustained(self.gpu.generation) if self.clock is None else self.clock
+        return fitted.sustained(self.gpu, self.precision.peak) if self.clock is None else self.clock
+
+    @property
+    def slow_host(self) -> bool:
+        """Whether Grace launches the kernels."""
+        return self.gpu.name.startswith("gb")
+
+    @property
+    def host_pace(self) -> float:
+        """Time of the host's work over that on an x86 server."""
+        if self.pace is not None:
+            return self.pace
+        return fitted.host_pace() if self.slow_host else 1.0
 
     @property
     def tiers(self) -> tuple[Tier, ...]:

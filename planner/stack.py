@@ -31,7 +31,9 @@ class Stack:
     under data parallelism (`shard_gap`) and per parameter tensor in the update (`tensor_gap`). `optimizer_traffic`: of
     the update over one fused kernel; `shard_traffic`: of copies in and out of communication buffers over the bytes
     communicated; `split_traffic`: of adding up weight gradients in passes of their own, over their bytes.
-    `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo).
+    `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo). `merged_dispatch`: a token travels once to all its
+    experts of one domain (DeepEP, HybridEP), not once to each (NCCL all-to-all); `dispatch_gap` [s] is what the host
+    waits, forward and backward together, for the counts of an expert layer.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Stack:
     tensor_gap: float = 0.0
     optimizer_traffic: float = 1.0
     scatter_by_reduce: bool = False
+    merged_dispatch: bool = True
+    dispatch_gap: float = 0.0
 
 
 def names() -> list[str]:

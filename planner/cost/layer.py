@@ -91,7 +91,8 @@ def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
 
     Memory-bound work is as many kernels as the stack takes for it.
     """
-    gap, each, cut = setting.stack.kernel_gap, setting.stack.expert_gap, setting.stack.cut_gap
+    pace = setting.host_pace
+    gap, each, cut = setting.stack.kernel_gap * pace, setting.stack.expert_gap * pace, setting.stack.cut_gap * pace
     if isinstance(part, Linear) and part.expert:
         once: Num = gap + each * (part.copies / degrees.ep) + cut * (degrees.ep * degrees.etp > 1)
         return once, 2.0 * once

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from planner import stack
-from planner.fit.problem import CLOCK, PARAMETERS, Layout, Run, predict
+from planner.fit.problem import PARAMETERS, Layout, Run, predict
 
 Floats = NDArray[np.float64]
 STEP = -0.02  # of a fitted coordinate in the finite differences; downwards, as a clock starts at its upper bound
@@ -21,7 +21,7 @@ NOISE = 0.05  # scatter of repeated runs of one configuration (log), the scale b
 def layout_of(runs: Sequence[Run]) -> Layout:
     """The stacks and generations that the runs show."""
     stacks = sorted({run.plan.setting.stack.name for run in runs})
-    return Layout(tuple(stacks), tuple(sorted({run.generation for run in runs})))
+    return Layout(tuple(stacks), tuple(sorted({run.clock for run in runs})))
 
 
 def base_values() -> dict[str, dict[str, float]]:
@@ -38,32 +38,23 @@ def solve(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, rou
     """The vector of least robust squares of residuals and priors."""
     target = np.array([run.target for run in runs])
     weight = np.array([run.weight for run in runs])
-    block = len(layout.stacks) * len(PARAMETERS)
-    sigma = np.array([p.sigma for p in PARAMETERS] * len(layout.stacks) + [CLOCK.sigma] * len(layout.generations))
-    mechanism = np.array([i % len(PARAMETERS) if i < block else len(PARAMETERS) for i in range(layout.size)])
-    owner = np.array([_owns(layout, run) for run in runs])
+    whitening, mechanism = layout.whitening(), layout.mechanisms()
+    owner = np.array([layout.places(run) for run in runs])
 
     def residuals(vector: Floats) -> Floats:
         misfit = weight * (np.array(_logs(runs, layout, vector)) - target) / NOISE
-        return np.concatenate([_robust(misfit), (vector - prior) / sigma])
+        return np.concatenate([_robust(misfit), whitening @ (vector - prior)])
 
     def jacobian(vector: Floats) -> Floats:
         base = residuals(vector)[: len(runs)]
         matrix = np.zeros((len(runs), layout.size))
-        for kind in range(len(PARAMETERS) + 1):
+        for kind in range(mechanism.max() + 1):
             moved = vector + STEP * (mechanism == kind)
             slope = (residuals(moved)[: len(runs)] - base) / STEP
             matrix[np.arange(len(runs)), owner[:, kind]] = slope
-        return np.vstack([matrix, np.diag(1.0 / sigma)])
+        return np.vstack([matrix, whitening])
 
     return np.asarray(least_squares(residuals, start, jac=jacobian, method="trf", max_nfev=rounds).x)
-
-
-def _owns(layout: Layout, run: Run) -> list[int]:
-    """Position of each mechanism of the run in the vector."""
-    start = layout.stacks.index(run.plan.setting.stack.name) * len(PARAMETERS)
-    clock = len(layout.stacks) * len(PARAMETERS) + layout.generations.index(run.generation)
-    return [*range(start, start + len(PARAMETERS)), clock]
 
 
 def _robust(misfit: Floats) -> Floats:

@@ -42,10 +42,11 @@ VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded
 A2A_OVERLAP = (
     0.5  # of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it
 )
-WHOLE_GRAPH, PART_GRAPH = (
-    0.97,
-    0.5,
-)  # a graph of the iteration leaves the optimizer; one of attention and router the experts
+WHOLE_GRAPH, PART_GRAPH, ROUTER_GRAPH = 0.97, 0.7, 0.25
+"""Share of the launches in a graph of the iteration (all but the optimizer's), of attention and router, of the router."""
+MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
+SYNCHRONISED = 1e-3  # s a layer: the host waits for the counts before each plain all-to-all (forward and backward)
+RELEASE = re.compile(r"container (\d\d\.\d\d)")
 ACCUMULATED = 6.0  # DeepSpeed's BF16_Optimizer keeps bf16 gradients and their fp32 sums
 FORGIVEN = {"strategy.heads", "strategy.kv_heads", "strategy.widths", "strategy.sequence", "strategy.expert_widths"}
 """Rules that real runs break by padding or by uneven shards; the prediction takes the mean shard."""
@@ -174,16 +175,31 @@ def _stack(row: Row) -> Stack:
         found = replace(found, gradient_bytes=ACCUMULATED)
     if "NOT overlapped" in overlap:
         found = replace(found, gradient_overlap=0.0)
-    recipe = (row.get("extra") or {}).get("recipe") or {}
+    extra = row.get("extra") or {}
+    recipe = _recipe(row)
     if recipe.get("moe_a2a_overlap") is True or "A2A overlap" in overlap or "a2a_overlap" in overlap:
         found = replace(found, expert_overlap=A2A_OVERLAP)
-    graphed = _graphed(str(recipe.get("cuda_graph_impl")), str(recipe.get("cuda_graph_scope")), overlap)
-    return replace(found, kernel_gap=found.kernel_gap * (1 - graphed), expert_gap=found.expert_gap * (1 - graphed))
+    words = f"{recipe.get('moe_flex_dispatcher_backend')} {extra.get('dispatcher')} {row.get('framework')}"
+    if not MERGED.search(words):
+        found = replace(found, merged_dispatch=False, dispatch_gap=SYNCHRONISED)
+    kernels, experts = _graphed(str(recipe.get("cuda_graph_impl")), str(recipe.get("cuda_graph_scope")), overlap)
+    return replace(found, kernel_gap=found.kernel_gap * (1 - kernels), expert_gap=found.expert_gap * (1 - experts))
 
 
-def _graphed(kind: str, scope: str, overlap: str) -> float:
-    """Share of the host's launches that CUDA graphs take over."""
+def _recipe(row: Row) -> Row:
+    """What the recipe switches on; from release 26.06 those of the mixtures have graphs, overlap and HybridEP."""
+    stated = (row.get("extra") or {}).get("recipe")
+    release = RELEASE.search(str(row.get("framework")))
+    if stated or not row["model"].get("moe") or not release or release[1] < "26.06":
+        return stated or {}
+    return {"moe_a2a_overlap": True, "moe_flex_dispatcher_backend": "hybridep", "cuda_graph_impl": "full_iteration"}
+
+
+def _graphed(kind: str, scope: str, overlap: str) -> tuple[float, float]:
+    """Shares of the host's launches that CUDA graphs take over: of all kernels, and of the single experts'."""
     words = f"{kind} {scope} {overlap}"
     if "full_iteration" in words or "full-iteration" in words:
-        return WHOLE_GRAPH
-    return PART_GRAPH if kind in ("transformer_engine", "local") or "per-layer CUDA graphs" in words else 0.0
+        return WHOLE_GRAPH, WHOLE_GRAPH
+    if kind in ("transformer_engine", "local") or "per-layer CUDA graphs" in words:
+        return (PART_GRAPH if "attn" in scope or scope == "None" else ROUTER_GRAPH), 0.0
+    return 0.0, 0.0
