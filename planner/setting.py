@@ -10,7 +10,7 @@ from planner.formula import Count, Num, formula
 from planner.model import Model
 from planner.optimizers import OPTIMIZERS, Optimizer
 from planner.precision import PRECISIONS, Precision
-from planner.stack import Stack
+from planner.stack import Stack, attention_kernel
 from planner.strategy import Choices, Degrees, Workload
 
 
@@ -48,6 +48,12 @@ class Setting:
     def sustained(self) -> float:
         """Clock under the load of whole steps over that of kernel benchmarks."""
         return fitted.sustained(self.gpu, self.precision.peak) if self.clock is None else self.clock
+
+    @property
+    def attention_rate(self) -> float:
+        """Rate of the stack's attention kernel over that of the GPU profile."""
+        stack = self.stack
+        return stack.attention_rate * attention_kernel(stack.attention_kernel, self.gpu.generation)
 
     @property
     def slow_host(self) -> bool:

@@ -25,9 +25,9 @@ def all_to_all(
 ) -> Num:
     """Dispatch (or combine) of `tokens` per rank of `width` [B], deduplicated by domain where `merged`; time [s].
 
-    Merged, tier 0 carries a copy to each distinct rank, the others a copy to each distinct scale-up domain beyond them; the
-    copies that stay below a tier are free there. `copies` of each token that leave the domain, where they are known,
-    stand for the expected ones. Not merged (NCCL's plain
+    Merged, tier 0 carries a copy to each distinct rank, the others a copy to each distinct scale-up domain beyond them;
+    the copies that stay below a tier are free there. `copies` of each token that leave the domain, where they are
+    known, stand for the expected ones. Not merged (NCCL's plain
     all-to-all), every copy travels by itself. 0 for a group of one.
     """
     size = way.group.size

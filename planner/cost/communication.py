@@ -65,8 +65,6 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
     way = path(groups(degrees, setting.choices).ep, setting.layer_tiers)
     rows = tokens(setting, degrees) / degrees.tp
     stack, width = setting.stack, setting.value * routed[0].inputs
-    once = all_to_all(
-        rows, width, float(routed[0].active), way, setting.routing.copies, merged=stack.merged_dispatch
-    )
+    once = all_to_all(rows, width, float(routed[0].active), way, setting.routing.copies, merged=stack.merged_dispatch)
     waits = 0.5 * passes * stack.dispatch_gap * setting.host_pace * (degrees.ep > 1)
     return exposed(2.0 * passes * once, window, stack.expert_overlap) + waits

@@ -34,20 +34,25 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter("pointwise_traffic", 0.35, 1.0, 6.0),
+    Parameter("pointwise_traffic", 0.35, 0.8, 6.0),
     Parameter("attention_rate", 0.25, 0.2, 1.3),
-    Parameter("kernel_gap", 0.7, 1e-8, 5e-5),
-    Parameter("expert_gap", 0.7, 1e-8, 2e-4),
+    Parameter("kernel_gap", 0.7, 1e-8, 2e-4),
+    Parameter("expert_gap", 0.7, 1e-8, 4e-4),
     Parameter("tensor_overlap", 0.25, -0.75, 0.95, log=False),
     Parameter("gradient_overlap", 0.25, 0.0, 1.0, log=False),
     Parameter("step_overhead", 0.7, 1e-3, 1.0),
+    Parameter("launch_cost", 0.7, 1e-7, 1e-3),
+    Parameter("collective_gap", 0.7, 1e-7, 1e-3),
 )
 CLOCK = Parameter("sustained", 0.08, 0.5, 1.1)
 HOST = Parameter("host_pace", 0.7, 0.5, 4.0)
-EXPERT_GAP = 5e-6  # prior [s], a launch of the host; a stack file says 0 where no experts were seen
+UNSTATED = {"expert_gap": 5e-6, "launch_cost": 4e-5, "collective_gap": 5e-6}
+"""Priors [s] where a stack file says nothing: a launch of the host takes 5 us, and a part is a few kernels."""
 TRUST = {"A": 1.0, "B": 1.0, "C": 0.5}
 KIN = 0.7
-"""Share of a mechanism's prior variance that stacks of one family have in common, and clocks of one generation."""
+"""Share of a mechanism's prior variance that stacks of one family have in common."""
+_GENERATION, _GPU, _FORM, _OWN = 0.5, 0.2, 0.15, 0.15
+"""Shares of a clock's prior variance by what two clocks have in common."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ def load(path: Path) -> list[Run]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each parameter stands in the vector: `stacks` × PARAMETERS, one clock per (GPU, format), the host's pace."""
+    """Places in the vector: `stacks` × PARAMETERS, then one clock per (GPU, format), then the host's pace."""
 
     stacks: tuple[str, ...]
     clocks: tuple[tuple[str, str], ...]
@@ -106,22 +111,35 @@ class Layout:
 
     def prior(self) -> Floats:
         """The a-priori vector in fitted coordinates: what the stack files say, whatever was fitted before."""
-        values = []
-        for name in self.stacks:
-            stated = stack.prior(name)
-            values += [_to(p, stated[p.name] or (EXPERT_GAP if p.log else 0.0)) for p in PARAMETERS]
+        values = [value for name in self.stacks for value in _stated(name)]
         return np.array([*values, *([0.0] * (len(self.clocks) + 1))])
 
-    def whitening(self) -> Floats:
-        """W with |W (x - prior)|² the misfit of the priors: kin are expected to deviate alike."""
-        kin = np.array([[_family(a) == _family(b) for b in self.stacks] for a in self.stacks], dtype=float)
-        covariance = np.zeros((self.size, self.size))
+    def covariance(self) -> Floats:
+        """Of the priors: stacks of one family are expected to deviate alike, and so are clocks of one generation."""
+        kin = np.array([[_kin(a, b) for b in self.stacks] for a in self.stacks])
+        found = np.zeros((self.size, self.size))
         for i, p in enumerate(PARAMETERS):
             rows = np.arange(len(self.stacks)) * len(PARAMETERS) + i
-            covariance[np.ix_(rows, rows)] = p.sigma**2 * (KIN * kin + (1.0 - KIN) * np.eye(len(rows)))
-        covariance[self.block : -1, self.block : -1] = CLOCK.sigma**2 * clock_kinship(self.clocks)
-        covariance[-1, -1] = HOST.sigma**2
-        return np.linalg.inv(np.linalg.cholesky(covariance))
+            found[np.ix_(rows, rows)] = p.sigma**2 * kin
+        found[self.block : -1, self.block : -1] = CLOCK.sigma**2 * _clock_kin(self.clocks, self.clocks)
+        found[-1, -1] = HOST.sigma**2
+        return found
+
+    def expected_stack(self, name: str, vector: Floats) -> dict[str, float]:
+        """The plain values of a stack that no run shows: its file's, moved as its kin were."""
+        kin = np.array([[_kin(a, b) for b in self.stacks] for a in self.stacks])
+        pull = np.linalg.solve(kin, [_kin(name, other) for other in self.stacks])
+        moved = (vector - self.prior())[: self.block].reshape(len(self.stacks), -1)
+        own = _stated(name)
+        return {p.name: _from(p, own[i] + float(pull @ moved[:, i])) for i, p in enumerate(PARAMETERS)}
+
+    def expected_clock(self, generation: str, vector: Floats) -> float:
+        """The sustained clock of a GPU of `generation` that no run shows."""
+        pull = np.linalg.solve(
+            _clock_kin(self.clocks, self.clocks),
+            [_GENERATION * (_generation(gpu) == generation) for gpu, _ in self.clocks],
+        )
+        return _from(CLOCK, float(pull @ vector[self.block : -1]))
 
     def bounds(self) -> tuple[Floats, Floats]:
         """Least and largest vector."""
@@ -145,20 +163,33 @@ class Layout:
         return {p.name: _from(p, vector[place]) for p, place in zip(each, self.places(run), strict=True)}
 
 
-def clock_kinship(clocks: Sequence[tuple[str, str]]) -> Floats:
-    """Correlation of the sustained clocks: GPUs of one generation, and formats of one GPU, run alike."""
-    generations = [profiles.gpu(gpu).generation for gpu, _ in clocks]
-    found = np.zeros((len(clocks), len(clocks)))
-    for i, (gpu, form) in enumerate(clocks):
-        for j, (other, another) in enumerate(clocks):
-            same = generations[i] == generations[j]
-            found[i, j] = 0.5 * same + 0.2 * (gpu == other) + 0.15 * (same and form == another) + 0.15 * (i == j)
+def _kin(one: str, other: str) -> float:
+    """Correlation of how two stacks deviate from what their files say."""
+    if one == other:
+        return 1.0
+    family = stack.prior(one).get("family")
+    return KIN * (family is not None and family == stack.prior(other).get("family"))
+
+
+def _clock_kin(some: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> Floats:
+    """Correlation of the sustained clocks: GPUs of one generation, formats of one GPU, a format of one generation."""
+    found = np.zeros((len(some), len(others)))
+    for i, (gpu, form) in enumerate(some):
+        for j, (other, another) in enumerate(others):
+            same = _generation(gpu) == _generation(other)
+            alike = _GENERATION + _FORM * (form == another)
+            found[i, j] = same * alike + _GPU * (gpu == other) + _OWN * ((gpu, form) == (other, another))
     return found
 
 
-def _family(name: str) -> str:
-    """The stacks that are expected to deviate alike from what their files say."""
-    return str(stack.prior(name).get("family", name))
+def _generation(gpu: str) -> str:
+    return profiles.gpu(gpu).generation
+
+
+def _stated(name: str) -> list[float]:
+    """The a-priori values of a stack in fitted coordinates."""
+    stated = stack.prior(name)
+    return [_to(p, stated.get(p.name) or UNSTATED.get(p.name, 0.0)) for p in PARAMETERS]
 
 
 def _to(p: Parameter, value: float) -> float:
@@ -178,5 +209,7 @@ def predict(run: Run, values: dict[str, float], base: dict[str, float]) -> float
         own, usual = getattr(setting.stack, p.name), base[p.name]
         fields[p.name] = values[p.name] if own == usual else own if not usual else values[p.name] * own / usual
     stack = replace(setting.stack, **fields)
-    changed = replace(setting, stack=stack, clock=values["sustained"], pace=values["host_pace"] if setting.slow_host else 1.0)
+    changed = replace(
+        setting, stack=stack, clock=values["sustained"], pace=values["host_pace"] if setting.slow_host else 1.0
+    )
     return math.log(float(estimate(changed, run.plan.degrees).step.total))

@@ -15,6 +15,8 @@ from planner.fit.problem import PARAMETERS, Layout, Run, predict
 
 Floats = NDArray[np.float64]
 STEP = -0.02  # of a fitted coordinate in the finite differences; downwards, as a clock starts at its upper bound
+EDGE = 1e-6  # a start must lie inside its bounds
+FOLD_ROUNDS = 6
 NOISE = 0.05  # scatter of repeated runs of one configuration (log), the scale beyond which a residual is an outlier
 
 
@@ -36,10 +38,16 @@ def _logs(runs: Sequence[Run], layout: Layout, vector: Floats) -> list[float]:
 
 def solve(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, rounds: int = 12) -> Floats:
     """The vector of least robust squares of residuals and priors."""
+    return fit(runs, layout, start, prior, rounds)[0]
+
+
+def fit(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, rounds: int = 12) -> tuple[Floats, Floats]:
+    """The vector of `solve`, and its standard errors in fitted coordinates (priors included)."""
     target = np.array([run.target for run in runs])
     weight = np.array([run.weight for run in runs])
-    whitening, mechanism = layout.whitening(), layout.mechanisms()
+    whitening, mechanism = np.linalg.inv(np.linalg.cholesky(layout.covariance())), layout.mechanisms()
     owner = np.array([layout.places(run) for run in runs])
+    low, high = layout.bounds()
 
     def residuals(vector: Floats) -> Floats:
         misfit = weight * (np.array(_logs(runs, layout, vector)) - target) / NOISE
@@ -54,7 +62,10 @@ def solve(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, rou
             matrix[np.arange(len(runs)), owner[:, kind]] = slope
         return np.vstack([matrix, whitening])
 
-    return np.asarray(least_squares(residuals, start, jac=jacobian, method="trf", max_nfev=rounds).x)
+    inside = np.clip(start, low + EDGE, high - EDGE)
+    found = least_squares(residuals, inside, jac=jacobian, bounds=(low, high), method="trf", max_nfev=rounds, ftol=1e-3)
+    spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
+    return np.asarray(found.x), spread
 
 
 def _robust(misfit: Floats) -> Floats:
@@ -63,9 +74,9 @@ def _robust(misfit: Floats) -> Floats:
     return np.sign(misfit) * scale * np.sqrt(2.0 * (np.sqrt(1.0 + np.square(misfit / scale)) - 1.0))
 
 
-def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats) -> dict[str, float]:
+def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
     kept = [run for run in runs if run.source != source]
-    vector = solve(kept, layout, prior, prior)
+    vector = solve(kept, layout, start, prior, FOLD_ROUNDS)
     return errors([run for run in runs if run.source == source], layout, vector)
 
 
@@ -76,9 +87,12 @@ def errors(out: Sequence[Run], layout: Layout, vector: Floats) -> dict[str, floa
     )
 
 
-def cross_validate(runs: Sequence[Run], layout: Layout, prior: Floats) -> dict[str, float]:
-    """Log of predicted over measured of each run, by a fit from the priors that saw no run of its source."""
-    work = partial(_left_out, runs=runs, layout=layout, prior=prior)
+def cross_validate(runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
+    """Log of predicted over measured of each run, by a fit that saw no run of its source.
+
+    Each fit goes on from `start`, the fit of all, which saves rounds; where it ends is decided by the runs it sees.
+    """
+    work = partial(_left_out, runs=runs, layout=layout, prior=prior, start=start)
     found: dict[str, float] = {}
     with ProcessPoolExecutor(2) as pool:
         for part in pool.map(work, sorted({run.source for run in runs})):
