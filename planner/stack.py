@@ -32,8 +32,8 @@ class Stack:
     the update over one fused kernel; `shard_traffic`: of copies in and out of communication buffers over the bytes
     communicated; `split_traffic`: of adding up weight gradients in passes of their own, over their bytes.
     `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo). `merged_dispatch`: a token travels once to all
-    its experts of one domain (DeepEP, HybridEP), not once to each (NCCL all-to-all); `dispatch_gap` [s] is what the host
-    waits, forward and backward together, for the counts of an expert layer. `attention_kernel`: a table of
+    its experts of one domain (DeepEP, HybridEP), not once to each (NCCL all-to-all); `dispatch_gap` [s] is what the
+    host waits, forward and backward together, for the counts of an expert layer. `attention_kernel`: a table of
     `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part of a layer runs, which shows
     where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step, where each rank broadcasts its
     updated parameters by itself.

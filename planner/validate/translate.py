@@ -46,7 +46,7 @@ A2A_OVERLAP = (
     0.5  # of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it
 )
 WHOLE_GRAPH, PART_GRAPH, ROUTER_GRAPH = 0.97, 0.7, 0.25
-"""Share of the launches in a graph of the iteration (not the optimizer), of attention and router, of the router alone."""
+"""Share of the launches in a graph of the iteration (not the optimizer), of attention and router, of the router."""
 MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
 SYNCHRONISED = 1e-3  # s a layer: the host waits for the counts before each plain all-to-all (forward and backward)
 RELEASE = re.compile(r"container (\d\d\.\d\d)")
