@@ -11,6 +11,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from hwprofiles.spec import Gpu
+
 
 @cache
 def table() -> dict[str, Any]:
@@ -25,9 +27,15 @@ def of_stack(name: str) -> dict[str, float]:
     return found
 
 
-def sustained(generation: str) -> float:
-    """Sustained over benchmark clock of a GPU generation, that of all when unseen; a CPU core holds its own."""
-    if generation == "cpu":
+def sustained(gpu: Gpu, form: str) -> float:
+    """Sustained over benchmark clock of a GPU at a number format, else of its generation; a CPU core holds its own."""
+    if gpu.generation == "cpu":
         return 1.0
-    found: dict[str, float] = table()["sustained"]
-    return found.get(generation, found["all"])
+    found: dict[str, Any] = table()["sustained"]
+    own = found.get(gpu.name, {})
+    return float(own.get(form, found.get(gpu.generation, found["all"])))
+
+
+def host_pace() -> float:
+    """Time of the host's work on a Grace CPU over that on an x86 server."""
+    return float(table().get("host_pace", 1.0))

@@ -13,10 +13,13 @@ from typing import Any
 
 from planner.setting import Setting
 
+SMALL = 1.5e9  # parameters of a dense model
+
 
 def regime(setting: Setting) -> str:
-    """Which residuals apply: GPU generation, and dense or mixture of experts."""
-    return f"{setting.gpu.generation}-{'moe' if setting.model.experts else 'dense'}"
+    """Which residuals apply: GPU generation, and mixture of experts, dense, or small (the host sets the pace)."""
+    kind = "moe" if setting.model.experts else "small" if setting.model.total_parameters() < SMALL else "dense"
+    return f"{setting.gpu.generation}-{kind}"
 
 
 def interval(setting: Setting, step_time: float) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from planner.model import Model
 from planner.optimizers import OPTIMIZERS, Optimizer
 from planner.optimizers.base import master_bytes, weight_traffic
 from planner.precision import PRECISIONS, Precision
-from planner.stack import Stack
+from planner.stack import Stack, attention_kernel
 from planner.strategy import Choices, Degrees, Workload
 
 
@@ -49,6 +49,7 @@ class Setting:
     choices: Choices
     stack: Stack
     clock: float | None = None
+    pace: float | None = None
     routing: Routing = Routing()
     teacher: Teacher | None = None
 
@@ -60,7 +61,25 @@ class Setting:
     @property
     def sustained(self) -> float:
         """Clock under the load of whole steps over that of kernel benchmarks."""
-        return fitted.sustained(self.gpu.generation) if self.clock is None else self.clock
+        return fitted.sustained(self.gpu, self.precision.peak) if self.clock is None else self.clock
+
+    @property
+    def attention_rate(self) -> float:
+        """Rate of the stack's attention kernel over that of the GPU profile."""
+        stack = self.stack
+        return stack.attention_rate * attention_kernel(stack.attention_kernel, self.gpu.generation)
+
+    @property
+    def slow_host(self) -> bool:
+        """Whether Grace launches the kernels."""
+        return self.gpu.name.startswith("gb")
+
+    @property
+    def host_pace(self) -> float:
+        """Time of the host's work over that on an x86 server."""
+        if self.pace is not None:
+            return self.pace
+        return fitted.host_pace() if self.slow_host else 1.0
 
     @property
     def tiers(self) -> tuple[Tier, ...]:

@@ -31,7 +31,12 @@ class Stack:
     under data parallelism (`shard_gap`) and per parameter tensor in the update (`tensor_gap`). `optimizer_traffic`: of
     the update over one fused kernel; `shard_traffic`: of copies in and out of communication buffers over the bytes
     communicated; `split_traffic`: of adding up weight gradients in passes of their own, over their bytes.
-    `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo).
+    `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo). `merged_dispatch`: a token travels once to all
+    its experts of one domain (DeepEP, HybridEP), not once to each (NCCL all-to-all); `dispatch_gap` [s] is what the
+    host waits, forward and backward together, for the counts of an expert layer. `attention_kernel`: a table of
+    `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part of a layer runs, which shows
+    where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step, where each rank broadcasts its
+    updated parameters by itself.
     """
 
     name: str
@@ -63,6 +68,11 @@ class Stack:
     tensor_gap: float = 0.0
     optimizer_traffic: float = 1.0
     scatter_by_reduce: bool = False
+    merged_dispatch: bool = True
+    dispatch_gap: float = 0.0
+    attention_kernel: str = "profile"
+    launch_cost: float = 0.0
+    rank_gap: float = 0.0
 
 
 def names() -> list[str]:
@@ -78,6 +88,14 @@ def load(name: str) -> Stack:
     data = prior(name) | fitted.of_stack(name)
     stated = [f.name for f in fields(Stack) if f.name != "name" and (f.default is MISSING or f.name in data)]
     return Stack(name=name, **{field: data[field] for field in stated})
+
+
+@cache
+def attention_kernel(name: str, generation: str) -> float:
+    """Rate of a stack's attention kernel over that of the GPU profile."""
+    text = (resources.files("planner") / "data" / "attention_kernels.toml").read_text(encoding="utf-8")
+    rates: dict[str, Any] = tomllib.loads(text)[name]
+    return float(rates.get(generation, rates["all"]))
 
 
 def prior(name: str) -> dict[str, Any]:

@@ -20,12 +20,15 @@ def distinct(boxes: Num, topk: float) -> Num:
 
 
 @formula(unit="s", source="DeepEP: per-tier bytes over per-tier bandwidth, the slowest tier decides")
-def all_to_all(tokens: Num, width: float, topk: float, way: Path, copies: float | None = None) -> Num:
-    """Dispatch (or combine) of `tokens` per rank of `width` [B], deduplicated by domain; time [s].
+def all_to_all(
+    tokens: Num, width: float, topk: float, way: Path, copies: float | None = None, *, merged: bool = True
+) -> Num:
+    """Dispatch (or combine) of `tokens` per rank of `width` [B], deduplicated by domain where `merged`; time [s].
 
-    Tier 0 carries a copy to each distinct rank, the others a copy to each distinct scale-up domain beyond them; the
-    copies that stay below a tier are free there. `copies` of each token that leave the domain, where they are known,
-    stand for the expected ones. 0 for a group of one.
+    Merged, tier 0 carries a copy to each distinct rank, the others a copy to each distinct scale-up domain beyond them;
+    the copies that stay below a tier are free there. `copies` of each token that leave the domain, where they are
+    known, stand for the expected ones. Not merged (NCCL's plain
+    all-to-all), every copy travels by itself. 0 for a group of one.
     """
     size = way.group.size
     inside: Num = 1.0
@@ -33,7 +36,8 @@ def all_to_all(tokens: Num, width: float, topk: float, way: Path, copies: float 
     boxes: Num = size * 1.0
     for level, (tier, within) in enumerate(zip(way.tiers, way.members, strict=True)):
         boxes = size / inside if level == 1 else boxes
-        leaving = distinct(boxes, topk) * (1.0 - inside / size) * (inside < size)
+        sent = distinct(boxes, topk) if merged else topk
+        leaving = sent * (1.0 - inside / size) * (inside < size)
         if copies is not None and level >= 1:
             leaving = copies * (inside < size) if level == 1 else np.minimum(leaving, copies)
         slowest = np.maximum(slowest, tokens * width * leaving / (tier.bandwidth * tier.efficiency))

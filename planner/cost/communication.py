@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from planner.collectives.all_reduce import all_reduce
 from planner.collectives.all_to_all import all_to_all
 from planner.collectives.base import Path, path
@@ -67,7 +69,9 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
         return 0.0
     way = path(groups(degrees, setting.choices).ep, setting.layer_tiers)
     rows = tokens(setting, degrees) / degrees.tp
-    width, active, copies = routed[0].inputs, float(routed[0].active), setting.routing.copies
-    back = all_to_all(rows, setting.value * width, active, way, copies)
-    ahead = all_to_all(rows, setting.dispatched * width, active, way, copies) if setting.lean else back
-    return exposed(passes * (ahead + back), window, setting.stack.expert_overlap)
+    stack, width = setting.stack, routed[0].inputs
+    travel = partial(all_to_all, rows, topk=float(routed[0].active), way=way, copies=setting.routing.copies)
+    back = travel(setting.value * width, merged=stack.merged_dispatch)
+    ahead = travel(setting.dispatched * width, merged=stack.merged_dispatch) if setting.lean else back
+    waits = 0.5 * passes * stack.dispatch_gap * setting.host_pace * (degrees.ep > 1)
+    return exposed(passes * (ahead + back), window, stack.expert_overlap) + waits

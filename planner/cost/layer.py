@@ -16,6 +16,9 @@ from planner.setting import Setting, sharded_tokens, tokens
 from planner.sharding import pointwise_rows, sparse_copies
 from planner.strategy import Degrees
 
+TENSOR_CORE = 8  # values of 16 bits that a multiply's innermost dimension must be a multiple of
+UNALIGNED = 0.1  # rate of a product that can't use tensor cores, which are 8 (H100: 15) times as fast as the others
+
 
 @dataclass(frozen=True)
 class LayerTime:
@@ -74,13 +77,16 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
         backward, gap_backward = backward + behind, gap_backward + gaps[1] + gaps[0] * repeated
         again = again + ahead * repeated
     passes = 2.0 + (setting.choices.recompute == "full")
+    tensor = tensor_time(layer, setting, degrees, passes)
+    starved = _starved(layer, setting, (forward + tensor / passes, backward + again + tensor * (1.0 - 1.0 / passes)))
+    gap_forward, gap_backward = gap_forward + starved[0], gap_backward + starved[1]
     return LayerTime(
         forward,
         backward,
         gap_forward,
         gap_backward,
         again,
-        tensor_time(layer, setting, degrees, passes),
+        tensor,
         context_time(layer, setting, degrees, core, core_backward),
         expert_time(layer, setting, degrees, passes, forward + backward + gap_forward + gap_backward),
     )
@@ -92,7 +98,8 @@ def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
 
     Memory-bound work is as many kernels as the stack takes for it.
     """
-    gap, each, cut = setting.stack.kernel_gap, setting.stack.expert_gap, setting.stack.cut_gap
+    pace = setting.host_pace
+    gap, each, cut = setting.stack.kernel_gap * pace, setting.stack.expert_gap * pace, setting.stack.cut_gap * pace
     if isinstance(part, Linear) and part.expert:
         once: Num = gap + each * (part.copies / degrees.ep) + cut * (degrees.ep * degrees.etp > 1)
         return once, 2.0 * once
@@ -105,6 +112,20 @@ def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
         once = gap + cut * (degrees.cp * (degrees.cp > 1))
         return once, once
     return 0.0, 0.0
+
+
+@formula(unit="s", source="a GPU that is faster than the host waits for it: the roofline of both")
+def _starved(layer: Layer, setting: Setting, busy: tuple[Num, Num]) -> tuple[Num, Num]:
+    """Forward and backward time that the GPU waits for launches, beside its `busy` time [s] of the layer."""
+    each = setting.stack.launch_cost * setting.host_pace
+    if not each:
+        return 0.0, 0.0
+    ahead = behind = 0.0
+    for part in layer.parts:
+        if isinstance(part, Linear | Pointwise | Core):
+            more = _repeated(part, setting)
+            ahead, behind = ahead + each, behind + each * (1.0 + isinstance(part, Linear) + more)
+    return kernels.roofline(ahead, busy[0]) - busy[0], kernels.roofline(behind, busy[1]) - busy[1]
 
 
 def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
@@ -203,9 +224,11 @@ def core_time(part: Core, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
     rows = tokens(setting, degrees)
     flop: Num = rows / degrees.tp * core_flops(part, seq_len, causal=setting.stack.flash_attention)
     reach = float(min(seq_len, part.window or seq_len))
-    peak = gpu.peak[setting.precision.base] * setting.sustained * setting.stack.attention_rate
+    peak = gpu.peak[setting.precision.base] * setting.sustained * setting.attention_rate
     rate: Num = kernels.attention_rate(reach, 0.5 * (part.qk_dim + part.v_dim), peak, gpu.attention)
     launch = gpu.matmul[setting.precision.base].launch
+    if not setting.stack.flash_attention and part.qk_dim % TENSOR_CORE:
+        rate = rate * UNALIGNED
     ahead: Num = launch + flop / rate
     behind: Num = launch + kernels.BACKWARD_FLOP * flop / (rate * gpu.attention.backward_rate)
     if not setting.stack.flash_attention and not part.linear:

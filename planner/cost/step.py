@@ -95,7 +95,7 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         bubble=schedule.bubble(degrees.pp, degrees.vpp, micro_batches, forward, backward),
         data=data_time(largest, layers, setting, degrees, (micro_batches, forward, backward)),
         optimizer=optimizer_time(largest, setting, degrees),
-        host=setting.stack.step_overhead,
+        host=setting.stack.step_overhead + rank_waits(setting, degrees),
         stragglers=micro_batches
         * (mean.forward + mean.backward + mean.launch_forward + mean.launch_backward)
         * (setting.stack.jitter * np.log(np.maximum(degrees.world / 8.0, 1.0))),
@@ -103,6 +103,12 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     if setting.teacher is None:
         return alone
     return replace(alone, teacher=distill_time(setting, degrees, alone.total))
+
+
+@formula(unit="s", source="the host's work per broadcast, one from each rank that holds a shard of the states")
+def rank_waits(setting: Setting, degrees: Degrees) -> Num:
+    """What a stack loses where updated parameters are broadcast rank by rank, once per step."""
+    return setting.stack.rank_gap * (degrees.dp * degrees.cp / degrees.replicas) * (setting.choices.zero == 1)
 
 
 @formula(unit="s", source="layers of each kind on the stage times the time of one")

@@ -1,4 +1,4 @@
-"""`python -m planner.fit RUNS.yaml FOLDER`: writes fitted.toml and intervals.toml to FOLDER, says how good they are.
+"""`python -m planner.fit RUNS [RUNS …] FOLDER`: writes fitted.toml and intervals.toml there, says how good they are.
 
 The intervals are those of runs whose whole source was left out of the fit.
 """
@@ -12,25 +12,28 @@ from pathlib import Path
 
 import numpy as np
 
+from planner import stack
 from planner.files import write
 from planner.fit.problem import PARAMETERS, Layout, Run, load
-from planner.fit.solve import Floats, cross_validate, errors, layout_of, solve
+from planner.fit.solve import Floats, cross_validate, errors, fit, layout_of
 from planner.interval import regime
 from planner.validate.intervals import fit_intervals, text
 
 
-def main(runs_file: Path, folder: Path) -> None:
-    """Fit all runs, then each time without one source, and write both files."""
-    runs = load(runs_file)
+def main(files: Sequence[Path], folder: Path) -> None:
+    """Fit all runs of the files, then each time without one source, and write both results."""
+    runs = [run for file in files for run in load(file)]
     layout = layout_of(runs)
     prior = layout.prior()
-    vector = solve(runs, layout, prior, prior)
+    vector, spread = fit(runs, layout, prior, prior)
     inside = errors(runs, layout, vector)
     sys.stderr.write(f"in sample: {_words(np.array(list(inside.values())))}\n")
-    outside = cross_validate(runs, layout, prior)
+    outside = cross_validate(runs, layout, prior, vector)
     quality = _words(np.array(list(outside.values())))
     sys.stderr.write(f"source left out: {quality}\n")
-    write(folder / "fitted.toml", toml(runs, layout, vector, quality))
+    for name, part in _parts(runs).items():
+        sys.stderr.write(f"  {name}: {_words(np.array([outside[run.name] for run in part]))}\n")
+    write(folder / "fitted.toml", toml(runs, layout, vector, spread, quality))
     rows = [
         {
             "regime": regime(run.plan.setting),
@@ -44,23 +47,44 @@ def main(runs_file: Path, folder: Path) -> None:
     write(folder / "intervals.toml", found)
 
 
-def toml(runs: Sequence[Run], layout: Layout, vector: Floats, quality: str) -> str:
-    """The fitted values by stack, the clocks by generation, with the data and the residuals."""
+def _parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """The runs by source, and the mixtures of experts apart."""
+    found = {"mixtures": [run for run in runs if run.plan.setting.model.experts]}
+    for run in runs:
+        found.setdefault(run.source, []).append(run)
+    return {name: part for name, part in sorted(found.items()) if part}
+
+
+def toml(runs: Sequence[Run], layout: Layout, vector: Floats, spread: Floats, quality: str) -> str:
+    """The fitted values by stack, the clocks by GPU and format, with the data, the residuals and standard errors."""
     lines = [
         f"# Fitted on {len(runs)} published runs (robust least squares on log step time, priors from the stack files).",
         f"# Residuals with the run's whole source left out of the fit: {quality}.",
+        "# Behind each value its standard error: a share of the value, for overlaps the plain difference.",
+        "# Stacks without runs take their own file's values, moved as those of their family were.",
         f"date = {datetime.now(UTC):%Y-%m-%d}",
+        f"host_pace = {np.exp(vector[-1]):.4g}  # {spread[-1]:.2g}",
         "",
         "[sustained]",
     ]
-    clocks = {run.generation: layout.of(run, vector)["sustained"] for run in runs}
-    lines += [f"{name} = {value:.4g}" for name, value in sorted(clocks.items())]
-    lines.append(f"all = {np.median(list(clocks.values())):.4g}")
-    for name in layout.stacks:
+    clocks = np.exp(vector[layout.block : -1])
+    generations = sorted({run.plan.setting.gpu.generation for run in runs})
+    lines += [f"{name} = {layout.expected_clock(name, vector):.4g}" for name in generations]
+    lines.append(f"all = {np.median(clocks):.4g}")
+    for gpu in sorted({gpu for gpu, _ in layout.clocks}):
+        lines += ["", f"[sustained.{gpu}]"]
+        own = [(form, i) for i, (name, form) in enumerate(layout.clocks) if name == gpu]
+        lines += [f"{form} = {clocks[i]:.4g}  # {spread[layout.block + i]:.2g}" for form, i in own]
+    for start, name in enumerate(layout.stacks):
         mine = [run for run in runs if run.plan.setting.stack.name == name]
         values = layout.of(mine[0], vector)
+        errors_of = spread[start * len(PARAMETERS) :]
         lines += ["", f"[stacks.{name}]  # {len(mine)} runs"]
-        lines += [f"{p.name} = {values[p.name]:.4g}" for p in PARAMETERS]
+        lines += [f"{p.name} = {values[p.name]:.4g}  # {errors_of[i]:.2g}" for i, p in enumerate(PARAMETERS)]
+    for name in stack.names():
+        if name not in layout.stacks and "family" in stack.prior(name):
+            lines += ["", f"[stacks.{name}]  # no runs"]
+            lines += [f"{key} = {value:.4g}" for key, value in layout.expected_stack(name, vector).items()]
     return "\n".join(lines) + "\n"
 
 
@@ -74,4 +98,4 @@ def _words(log_errors: Floats) -> str:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main([Path(name) for name in sys.argv[1:-1]], Path(sys.argv[-1]))

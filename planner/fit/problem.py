@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hwprofiles import load as profiles
 from planner import stack
 from planner.estimate import estimate
 from planner.plan import Plan
@@ -32,17 +34,25 @@ class Parameter:
 
 
 PARAMETERS = (
-    Parameter("pointwise_traffic", 0.35, 1.0, 6.0),
+    Parameter("pointwise_traffic", 0.35, 0.8, 6.0),
     Parameter("attention_rate", 0.25, 0.2, 1.3),
-    Parameter("kernel_gap", 0.7, 1e-8, 5e-5),
-    Parameter("expert_gap", 0.7, 1e-8, 5e-5),
+    Parameter("kernel_gap", 0.7, 1e-8, 2e-4),
+    Parameter("expert_gap", 0.7, 1e-8, 4e-4),
     Parameter("tensor_overlap", 0.25, -0.75, 0.95, log=False),
     Parameter("gradient_overlap", 0.25, 0.0, 1.0, log=False),
     Parameter("step_overhead", 0.7, 1e-3, 1.0),
+    Parameter("launch_cost", 0.7, 1e-7, 1e-3),
+    Parameter("collective_gap", 0.7, 1e-7, 1e-3),
 )
-CLOCK = Parameter("sustained", 0.08, 0.5, 1.0)
-EXPERT_GAP = 5e-6  # prior [s], a launch of the host; a stack file says 0 where no experts were seen
+CLOCK = Parameter("sustained", 0.08, 0.5, 1.1)
+HOST = Parameter("host_pace", 0.7, 0.5, 4.0)
+UNSTATED = {"expert_gap": 5e-6, "launch_cost": 4e-5, "collective_gap": 5e-6}
+"""Priors [s] where a stack file says nothing: a launch of the host takes 5 us, and a part is a few kernels."""
 TRUST = {"A": 1.0, "B": 1.0, "C": 0.5}
+KIN = 0.7
+"""Share of a mechanism's prior variance that stacks of one family have in common."""
+_GENERATION, _GPU, _FORM, _OWN = 0.5, 0.2, 0.15, 0.15
+"""Shares of a clock's prior variance by what two clocks have in common."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +66,9 @@ class Run:
     source: str
 
     @property
-    def generation(self) -> str:
-        """Of its GPU."""
-        return self.plan.setting.gpu.generation
+    def clock(self) -> tuple[str, str]:
+        """Its GPU and the format of its multiplies."""
+        return self.plan.setting.gpu.name, self.plan.setting.precision.peak
 
 
 def load(path: Path) -> list[Run]:
@@ -84,30 +94,102 @@ def load(path: Path) -> list[Run]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where each parameter stands in the vector: `stacks` × PARAMETERS, then one clock per generation."""
+    """Places in the vector: `stacks` × PARAMETERS, then one clock per (GPU, format), then the host's pace."""
 
     stacks: tuple[str, ...]
-    generations: tuple[str, ...]
+    clocks: tuple[tuple[str, str], ...]
+
+    @property
+    def block(self) -> int:
+        """How many parameters belong to stacks."""
+        return len(self.stacks) * len(PARAMETERS)
 
     @property
     def size(self) -> int:
         """Length of the vector."""
-        return len(self.stacks) * len(PARAMETERS) + len(self.generations)
+        return self.block + len(self.clocks) + 1
 
     def prior(self) -> Floats:
         """The a-priori vector in fitted coordinates: what the stack files say, whatever was fitted before."""
-        values = []
-        for name in self.stacks:
-            stated = stack.prior(name)
-            values += [_to(p, stated[p.name] or (EXPERT_GAP if p.log else 0.0)) for p in PARAMETERS]
-        return np.array([*values, *([0.0] * len(self.generations))])
+        values = [value for name in self.stacks for value in _stated(name)]
+        return np.array([*values, *([0.0] * (len(self.clocks) + 1))])
+
+    def covariance(self) -> Floats:
+        """Of the priors: stacks of one family are expected to deviate alike, and so are clocks of one generation."""
+        kin = np.array([[_kin(a, b) for b in self.stacks] for a in self.stacks])
+        found = np.zeros((self.size, self.size))
+        for i, p in enumerate(PARAMETERS):
+            rows = np.arange(len(self.stacks)) * len(PARAMETERS) + i
+            found[np.ix_(rows, rows)] = p.sigma**2 * kin
+        found[self.block : -1, self.block : -1] = CLOCK.sigma**2 * _clock_kin(self.clocks, self.clocks)
+        found[-1, -1] = HOST.sigma**2
+        return found
+
+    def expected_stack(self, name: str, vector: Floats) -> dict[str, float]:
+        """The plain values of a stack that no run shows: its file's, moved as its kin were."""
+        kin = np.array([[_kin(a, b) for b in self.stacks] for a in self.stacks])
+        pull = np.linalg.solve(kin, [_kin(name, other) for other in self.stacks])
+        moved = (vector - self.prior())[: self.block].reshape(len(self.stacks), -1)
+        own = _stated(name)
+        return {p.name: _from(p, own[i] + float(pull @ moved[:, i])) for i, p in enumerate(PARAMETERS)}
+
+    def expected_clock(self, generation: str, vector: Floats) -> float:
+        """The sustained clock of a GPU of `generation` that no run shows."""
+        pull = np.linalg.solve(
+            _clock_kin(self.clocks, self.clocks),
+            [_GENERATION * (_generation(gpu) == generation) for gpu, _ in self.clocks],
+        )
+        return _from(CLOCK, float(pull @ vector[self.block : -1]))
+
+    def bounds(self) -> tuple[Floats, Floats]:
+        """Least and largest vector."""
+        each = [*PARAMETERS] * len(self.stacks) + [CLOCK] * len(self.clocks) + [HOST]
+        return np.array([_to(p, p.low) for p in each]), np.array([_to(p, p.high) for p in each])
+
+    def mechanisms(self) -> NDArray[np.int64]:
+        """Which mechanism each place of the vector is; those of one mechanism share no run."""
+        own = [*range(len(PARAMETERS))] * len(self.stacks)
+        return np.array([*own, *([len(PARAMETERS)] * len(self.clocks)), len(PARAMETERS) + 1])
+
+    def places(self, run: Run) -> list[int]:
+        """Place of each mechanism of a run in the vector."""
+        start = self.stacks.index(run.plan.setting.stack.name) * len(PARAMETERS)
+        clock = self.block + self.clocks.index(run.clock)
+        return [*range(start, start + len(PARAMETERS)), clock, self.size - 1]
 
     def of(self, run: Run, vector: Floats) -> dict[str, float]:
-        """The plain values that apply to a run, `sustained` among them."""
-        start = self.stacks.index(run.plan.setting.stack.name) * len(PARAMETERS)
-        found = {p.name: _from(p, vector[start + i]) for i, p in enumerate(PARAMETERS)}
-        clock = len(self.stacks) * len(PARAMETERS) + self.generations.index(run.generation)
-        return {**found, "sustained": _from(CLOCK, vector[clock])}
+        """The plain values that apply to a run, `sustained` and `host_pace` among them."""
+        each = (*PARAMETERS, CLOCK, HOST)
+        return {p.name: _from(p, vector[place]) for p, place in zip(each, self.places(run), strict=True)}
+
+
+def _kin(one: str, other: str) -> float:
+    """Correlation of how two stacks deviate from what their files say."""
+    if one == other:
+        return 1.0
+    family = stack.prior(one).get("family")
+    return KIN * (family is not None and family == stack.prior(other).get("family"))
+
+
+def _clock_kin(some: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> Floats:
+    """Correlation of the sustained clocks: GPUs of one generation, formats of one GPU, a format of one generation."""
+    found = np.zeros((len(some), len(others)))
+    for i, (gpu, form) in enumerate(some):
+        for j, (other, another) in enumerate(others):
+            same = _generation(gpu) == _generation(other)
+            alike = _GENERATION + _FORM * (form == another)
+            found[i, j] = same * alike + _GPU * (gpu == other) + _OWN * ((gpu, form) == (other, another))
+    return found
+
+
+def _generation(gpu: str) -> str:
+    return profiles.gpu(gpu).generation
+
+
+def _stated(name: str) -> list[float]:
+    """The a-priori values of a stack in fitted coordinates."""
+    stated = stack.prior(name)
+    return [_to(p, stated.get(p.name) or UNSTATED.get(p.name, 0.0)) for p in PARAMETERS]
 
 
 def _to(p: Parameter, value: float) -> float:
@@ -127,5 +209,7 @@ def predict(run: Run, values: dict[str, float], base: dict[str, float]) -> float
         own, usual = getattr(setting.stack, p.name), base[p.name]
         fields[p.name] = values[p.name] if own == usual else own if not usual else values[p.name] * own / usual
     stack = replace(setting.stack, **fields)
-    changed = replace(setting, stack=stack, clock=values["sustained"])
+    changed = replace(
+        setting, stack=stack, clock=values["sustained"], pace=values["host_pace"] if setting.slow_host else 1.0
+    )
     return math.log(float(estimate(changed, run.plan.degrees).step.total))

@@ -11,17 +11,19 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from planner import stack
-from planner.fit.problem import CLOCK, PARAMETERS, Layout, Run, predict
+from planner.fit.problem import PARAMETERS, Layout, Run, predict
 
 Floats = NDArray[np.float64]
 STEP = -0.02  # of a fitted coordinate in the finite differences; downwards, as a clock starts at its upper bound
+EDGE = 1e-6  # a start must lie inside its bounds
+FOLD_ROUNDS = 6
 NOISE = 0.05  # scatter of repeated runs of one configuration (log), the scale beyond which a residual is an outlier
 
 
 def layout_of(runs: Sequence[Run]) -> Layout:
     """The stacks and generations that the runs show."""
     stacks = sorted({run.plan.setting.stack.name for run in runs})
-    return Layout(tuple(stacks), tuple(sorted({run.generation for run in runs})))
+    return Layout(tuple(stacks), tuple(sorted({run.clock for run in runs})))
 
 
 def base_values() -> dict[str, dict[str, float]]:
@@ -36,34 +38,34 @@ def _logs(runs: Sequence[Run], layout: Layout, vector: Floats) -> list[float]:
 
 def solve(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, rounds: int = 12) -> Floats:
     """The vector of least robust squares of residuals and priors."""
+    return fit(runs, layout, start, prior, rounds)[0]
+
+
+def fit(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, rounds: int = 12) -> tuple[Floats, Floats]:
+    """The vector of `solve`, and its standard errors in fitted coordinates (priors included)."""
     target = np.array([run.target for run in runs])
     weight = np.array([run.weight for run in runs])
-    block = len(layout.stacks) * len(PARAMETERS)
-    sigma = np.array([p.sigma for p in PARAMETERS] * len(layout.stacks) + [CLOCK.sigma] * len(layout.generations))
-    mechanism = np.array([i % len(PARAMETERS) if i < block else len(PARAMETERS) for i in range(layout.size)])
-    owner = np.array([_owns(layout, run) for run in runs])
+    whitening, mechanism = np.linalg.inv(np.linalg.cholesky(layout.covariance())), layout.mechanisms()
+    owner = np.array([layout.places(run) for run in runs])
+    low, high = layout.bounds()
 
     def residuals(vector: Floats) -> Floats:
         misfit = weight * (np.array(_logs(runs, layout, vector)) - target) / NOISE
-        return np.concatenate([_robust(misfit), (vector - prior) / sigma])
+        return np.concatenate([_robust(misfit), whitening @ (vector - prior)])
 
     def jacobian(vector: Floats) -> Floats:
         base = residuals(vector)[: len(runs)]
         matrix = np.zeros((len(runs), layout.size))
-        for kind in range(len(PARAMETERS) + 1):
+        for kind in range(mechanism.max() + 1):
             moved = vector + STEP * (mechanism == kind)
             slope = (residuals(moved)[: len(runs)] - base) / STEP
             matrix[np.arange(len(runs)), owner[:, kind]] = slope
-        return np.vstack([matrix, np.diag(1.0 / sigma)])
+        return np.vstack([matrix, whitening])
 
-    return np.asarray(least_squares(residuals, start, jac=jacobian, method="trf", max_nfev=rounds).x)
-
-
-def _owns(layout: Layout, run: Run) -> list[int]:
-    """Position of each mechanism of the run in the vector."""
-    start = layout.stacks.index(run.plan.setting.stack.name) * len(PARAMETERS)
-    clock = len(layout.stacks) * len(PARAMETERS) + layout.generations.index(run.generation)
-    return [*range(start, start + len(PARAMETERS)), clock]
+    inside = np.clip(start, low + EDGE, high - EDGE)
+    found = least_squares(residuals, inside, jac=jacobian, bounds=(low, high), method="trf", max_nfev=rounds, ftol=1e-3)
+    spread = np.sqrt(np.diag(np.linalg.inv(found.jac.T @ found.jac)))
+    return np.asarray(found.x), spread
 
 
 def _robust(misfit: Floats) -> Floats:
@@ -72,9 +74,9 @@ def _robust(misfit: Floats) -> Floats:
     return np.sign(misfit) * scale * np.sqrt(2.0 * (np.sqrt(1.0 + np.square(misfit / scale)) - 1.0))
 
 
-def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats) -> dict[str, float]:
+def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
     kept = [run for run in runs if run.source != source]
-    vector = solve(kept, layout, prior, prior)
+    vector = solve(kept, layout, start, prior, FOLD_ROUNDS)
     return errors([run for run in runs if run.source == source], layout, vector)
 
 
@@ -85,9 +87,12 @@ def errors(out: Sequence[Run], layout: Layout, vector: Floats) -> dict[str, floa
     )
 
 
-def cross_validate(runs: Sequence[Run], layout: Layout, prior: Floats) -> dict[str, float]:
-    """Log of predicted over measured of each run, by a fit from the priors that saw no run of its source."""
-    work = partial(_left_out, runs=runs, layout=layout, prior=prior)
+def cross_validate(runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
+    """Log of predicted over measured of each run, by a fit that saw no run of its source.
+
+    Each fit goes on from `start`, the fit of all, which saves rounds; where it ends is decided by the runs it sees.
+    """
+    work = partial(_left_out, runs=runs, layout=layout, prior=prior, start=start)
     found: dict[str, float] = {}
     with ProcessPoolExecutor(2) as pool:
         for part in pool.map(work, sorted({run.source for run in runs})):

@@ -1,4 +1,4 @@
-"""RUNS.yaml -> rows; every fault of the file at once."""
+"""RUNS.yaml (or the CSV of a sweep on one node) -> rows; every fault of the file at once."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from planner.errors import Fault, InputError
+from planner.validate import sweep
 
 Row = dict[str, Any]
 LARGEST = 64 * 2**20  # bytes
@@ -31,6 +32,8 @@ def read(path: Path) -> list[Row]:
     try:
         if path.stat().st_size > LARGEST:
             raise InputError(Fault(where, "is larger than 64 MiB; expected a YAML file of published runs"))
+        if path.suffix == ".csv":
+            return sweep.rows(path.read_text(encoding="utf-8"), where)
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=loader)  # noqa: S506  a safe loader, in C where built
     except FileNotFoundError:

@@ -6,9 +6,11 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from planner import stack
 from planner.errors import InputError
+from planner.estimate import estimate
 from planner.families.row import shape_of_row
 from planner.layout import layer_kinds
 from planner.model import Model
@@ -27,9 +29,10 @@ STACKS = (
     (re.compile(r"InternEvo"), "internevo"),
     (re.compile(r"PyTorch NVIDIA|MXNet|NVIDIA NeMo", re.IGNORECASE), "mlperf"),
     (re.compile(r"Megatron-DeepSpeed 2022|0\.6\.2"), "megatron-deepspeed"),
+    (re.compile(r"Megatron-DeepSpeed"), "megatron-deepspeed-2023"),
     (re.compile(r"FSDP2|torchtitan|nanotron|PyTorch 2\.8", re.IGNORECASE), "torch-fsdp"),
     (
-        re.compile(r"Megatron-DeepSpeed|PTD-P|Megatron-LM \(May 2022\)|Megatron-LM fork|DeepSpeed \+ Megatron"),
+        re.compile(r"PTD-P|Megatron-LM \(May 2022\)|Megatron-LM fork|DeepSpeed \+ Megatron"),
         "megatron-2022",
     ),
     (re.compile(r"DeepSpeed"), "deepspeed"),
@@ -42,11 +45,14 @@ VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded
 A2A_OVERLAP = (
     0.5  # of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it
 )
-WHOLE_GRAPH, PART_GRAPH = (
-    0.97,
-    0.5,
-)  # a graph of the iteration leaves the optimizer; one of attention and router the experts
+WHOLE_GRAPH, PART_GRAPH, ROUTER_GRAPH = 0.97, 0.7, 0.25
+"""Share of the launches in a graph of the iteration (not the optimizer), of attention and router, of the router."""
+MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
+SYNCHRONISED = 1e-3  # s a layer: the host waits for the counts before each plain all-to-all (forward and backward)
+RELEASE = re.compile(r"container (\d\d\.\d\d)")
+UNSHARDED = ("megatron-2022", "megatron-deepspeed-2023")
 ACCUMULATED = 6.0  # DeepSpeed's BF16_Optimizer keeps bf16 gradients and their fp32 sums
+MICRO_BATCHES = (1, 2, 4, 8, 16)
 FORGIVEN = {"strategy.heads", "strategy.kv_heads", "strategy.widths", "strategy.sequence", "strategy.expert_widths"}
 """Rules that real runs break by padding or by uneven shards; the prediction takes the mean shard."""
 OFFLOADED = re.compile(r"cpu.?offload", re.IGNORECASE)
@@ -71,7 +77,19 @@ def translate(row: Row) -> Plan:
     if faults:
         raise Refused("; ".join(fault.expected for fault in faults))
     setting = Setting(model, where, workload, choices, _stack(row))
+    silent = row["parallel"].get("mbs") is None and row["parallel"].get("grad_accum") is None
+    if silent and not model.experts:
+        degrees = _best(setting, degrees, dp)
     return Plan(row["id"], where.name, setting, degrees)
+
+
+def _best(setting: Setting, degrees: Degrees, dp: int) -> Degrees:
+    """The fastest micro-batch that fits: what a source that names none has tuned."""
+    share = setting.workload.global_batch // dp
+    tried = [replace(degrees, micro_batch=size) for size in MICRO_BATCHES if share % size == 0]
+    priced = [(estimate(setting, each), each) for each in tried]
+    fitting = [(found, each) for found, each in priced if found.peak <= setting.gpu.hbm_capacity] or priced[:1]
+    return min(fitting, key=lambda pair: float(pair[0].step.total))[1]
 
 
 def _model(row: Row) -> Model:
@@ -137,7 +155,7 @@ def _zero(row: Row, ways: int) -> tuple[int, int]:
     stage = re.search(r"zero(\d)", text)
     zero = int(stage[1]) if stage else 3 if "fsdp" in text else None
     if zero is None:
-        zero = 0 if _stack_name(row) == "megatron-2022" else 1
+        zero = 0 if _stack_name(row) in UNSHARDED else 1
     group = re.search(r"group of (\d+) ranks", text)
     shard = int(group[1]) if group else row["parallel"].get("fsdp") if zero >= 2 else None
     if zero and isinstance(shard, int) and 0 < shard < ways and ways % shard == 0:
@@ -159,6 +177,8 @@ def _precision(row: Row) -> str:
 
 def _stack_name(row: Row) -> str:
     framework = str(row.get("framework") or row.get("source") or "")
+    if "vTrain" in str(row.get("source")):
+        return "megatron-deepspeed-2023"
     if row["model"].get("moe") and EARLY_MOE.search(framework):
         return "nemo-early-moe"
     return next((name for pattern, name in STACKS if pattern.search(framework)), "megatron-core")
@@ -174,16 +194,33 @@ def _stack(row: Row) -> Stack:
         found = replace(found, gradient_bytes=ACCUMULATED)
     if "NOT overlapped" in overlap:
         found = replace(found, gradient_overlap=0.0)
-    recipe = (row.get("extra") or {}).get("recipe") or {}
+    extra = row.get("extra") or {}
+    recipe = _recipe(row)
     if recipe.get("moe_a2a_overlap") is True or "A2A overlap" in overlap or "a2a_overlap" in overlap:
         found = replace(found, expert_overlap=A2A_OVERLAP)
-    graphed = _graphed(str(recipe.get("cuda_graph_impl")), str(recipe.get("cuda_graph_scope")), overlap)
-    return replace(found, kernel_gap=found.kernel_gap * (1 - graphed), expert_gap=found.expert_gap * (1 - graphed))
+    words = f"{recipe.get('moe_flex_dispatcher_backend')} {extra.get('dispatcher')} {row.get('framework')}"
+    if not MERGED.search(words):
+        found = replace(found, merged_dispatch=False, dispatch_gap=SYNCHRONISED)
+    kernels, experts = _graphed(str(recipe.get("cuda_graph_impl")), str(recipe.get("cuda_graph_scope")), overlap)
+    shown = {"kernel_gap": kernels, "launch_cost": kernels, "expert_gap": experts}
+    changed: dict[str, Any] = {name: getattr(found, name) * (1 - share) for name, share in shown.items()}
+    return replace(found, **changed)
 
 
-def _graphed(kind: str, scope: str, overlap: str) -> float:
-    """Share of the host's launches that CUDA graphs take over."""
+def _recipe(row: Row) -> Row:
+    """What the recipe switches on; from release 26.06 those of the mixtures have graphs, overlap and HybridEP."""
+    stated = (row.get("extra") or {}).get("recipe")
+    release = RELEASE.search(str(row.get("framework")))
+    if stated or not row["model"].get("moe") or not release or release[1] < "26.06":
+        return stated or {}
+    return {"moe_a2a_overlap": True, "moe_flex_dispatcher_backend": "hybridep", "cuda_graph_impl": "full_iteration"}
+
+
+def _graphed(kind: str, scope: str, overlap: str) -> tuple[float, float]:
+    """Shares of the host's launches that CUDA graphs take over: of all kernels, and of the single experts'."""
     words = f"{kind} {scope} {overlap}"
     if "full_iteration" in words or "full-iteration" in words:
-        return WHOLE_GRAPH
-    return PART_GRAPH if kind in ("transformer_engine", "local") or "per-layer CUDA graphs" in words else 0.0
+        return WHOLE_GRAPH, WHOLE_GRAPH
+    if kind in ("transformer_engine", "local") or "per-layer CUDA graphs" in words:
+        return (PART_GRAPH if "attn" in scope or scope == "None" else ROUTER_GRAPH), 0.0
+    return 0.0, 0.0
