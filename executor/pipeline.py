@@ -141,8 +141,9 @@ class Pipeline:
         losses: list[Tensor] = []
         first = (inputs,) if self.first else ()
         target = labels if self.last else None
+        more: dict[str, Any] = dict(extra)
         with _timed_messages():
-            self._runtime.step(*first, target=target, losses=losses, return_outputs=False, **extra)
+            self._runtime.step(*first, target=target, losses=losses, return_outputs=False, **more)
         none = torch.zeros((), device=labels.device)
         return torch.stack([each.detach() for each in losses]).sum() if losses else none
 
@@ -155,7 +156,8 @@ class Pipeline:
         pieces = list(inputs.tensor_split(micro_batches))
         also = _split(extra, micro_batches) if extra else [{} for _ in pieces]
         behind, ahead = (self._group.rank() - 1) % self._group.size(), (self._group.rank() + 1) % self._group.size()
-        sent, last = [], len(self.modules) - 1
+        sent: list[tuple[Any, Tensor]] = []  # the tensors have to live until they have gone
+        last = len(self.modules) - 1
         for chunk, module in enumerate(self.modules):
             outputs = []
             for index, more in enumerate(also):
