@@ -21,8 +21,10 @@ def layer_activations(layer: Layer, setting: Setting, degrees: Degrees, recomput
     """Saved bytes of one micro-batch in one layer on one rank under `recompute` (none, selective or full)."""
     if recompute == "full":
         image = layer.entering()
-        rows: Num = degrees.micro_batch * image if image else sharded_tokens(setting, degrees) * setting.model.hidden
-        return setting.value * rows
+        if image:
+            return degrees.micro_batch * (setting.value * image)
+        kept: Num = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
+        return kept
     selective = recompute == "selective"
     total: Num = 0.0
     for part in layer.parts:
