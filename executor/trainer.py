@@ -22,7 +22,7 @@ from executor.copies import Copies, canonical, whole
 from executor.evaluation import Evaluation, evaluate
 from executor.layers.router import Router
 from executor.mesh import build_meshes
-from executor.objective import Batch, LanguageModel, Objective, View, Work, parts
+from executor.objective import Batch, Objective, View, Work, objective_of, parts
 from executor.parallel import Options, apply
 from executor.parallel.collectives import all_reduce
 from executor.parallel.context import order
@@ -69,13 +69,13 @@ class Trainer:
         lr: float = 1e-3,
         most_norm: float = 1.0,
         options: Options = Options(),  # noqa: B008 (frozen)
-        objective: Objective = LanguageModel(),  # noqa: B008 (frozen)
+        objective: Objective | None = None,
     ) -> None:
         """Build, cut and schedule this rank's chunks. Every rank must call it.
 
         `lr` of AdamW or of SGD with momentum, `most_norm` the L2 norm that gradients are clipped to; `options` are the
-        ways to run a plan that the plan leaves open; `objective` is what is minimised (executor.objective). Raises
-        InputError for what is planned but not run.
+        ways to run a plan that the plan leaves open; `objective` is what is minimised, by default what the model
+        predicts (executor.objective). Raises InputError for what is planned but not run.
         """
         refuse(model, degrees, choices)
         self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
@@ -83,7 +83,7 @@ class Trainer:
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
         self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
-        self.objective, self._count = objective, 1.0
+        self.objective, self._count = objective or objective_of(model), 1.0
         self.view = View(
             workload,
             self._order,
@@ -202,8 +202,8 @@ class Trainer:
         tokens = len(self._order) // (self.meshes.size("tp") if self.choices.sequence_parallel else 1)
         rows, dtype = int(self.degrees.micro_batch), DTYPES[self.choices.precision]
         received, sent = (
-            torch.empty(rows * each, tokens, self.model.hidden, dtype=dtype, device=self.device)
-            for each in (content.rows_in, content.rows_out)
+            torch.empty(rows * each, *(image or (tokens, self.model.hidden)), dtype=dtype, device=self.device)
+            for each, image in ((content.rows_in, content.takes), (content.rows_out, content.gives))
         )
         return received, sent
 

@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 
 from hwprofiles import load
-from planner import stack
+from planner import residual_network, stack
 from planner.model import Model
+from planner.residual_network import ResidualNetwork
 from planner.rules import Case, divisors, rules
 from planner.setting import Setting
 from planner.shape import Shape, build
