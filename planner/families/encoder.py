@@ -42,11 +42,11 @@ def _bert(c: Reader) -> Shape:
     c.require(position_embedding_type="absolute")
     c.ignore("attention_probs_dropout_prob", *POOLER)
     masked = head(c, ("BertForMaskedLM", "BertForSequenceClassification")) == "BertForMaskedLM"
-    tied = c.flag("tie_word_embeddings", default=True)
+    c.require(tie_word_embeddings=True) if masked else c.ignore("tie_word_embeddings")
     count = classes(c)
     return Shape(
         family="bert",
-        **block(c, kv_heads=0, head_dim=0, tied=tied and masked),
+        **block(c, kv_heads=0, head_dim=0, tied=masked),
         **BIASED,
         **SEEING,
         norm_places="add_norm",
