@@ -3,6 +3,7 @@
 from functools import cache
 
 import torch
+from torch.distributed import checkpoint
 
 from executor.check import random_batch
 from executor.copies import whole
@@ -95,3 +96,21 @@ def curve(row: Row, steps: int) -> tuple[list[float], float, int, list[int]]:
     losses = [trainer.step(mine(trainer, row.shape, step)) for step in range(steps)]
     found = trainer.evaluate(mine(trainer, row.shape, steps))
     return losses, found.loss, found.count, found.predictions.flatten().tolist()
+
+
+def saved(row: Row, folder: str) -> tuple[float, int]:
+    """Loss and count of an evaluation after three steps, and everything written to `folder`."""
+    trainer = made(row)
+    for step in range(3):
+        trainer.step(mine(trainer, row.shape, step))
+    checkpoint.save(trainer.state(), checkpoint_id=folder)
+    found = trainer.evaluate(mine(trainer, row.shape, 9))
+    return found.loss, found.count
+
+
+def loaded(row: Row, folder: str) -> tuple[float, int, float]:
+    """The same evaluation from what `folder` has, and the loss of a next step."""
+    trainer = made(row)
+    checkpoint.load(trainer.state(), checkpoint_id=folder)
+    found = trainer.evaluate(mine(trainer, row.shape, 9))
+    return found.loss, found.count, trainer.step(mine(trainer, row.shape, 10))
