@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 from torch.distributed.tensor import DTensor, Shard
 
+from executor.layers.block import Block
 from executor.layers.moe import Mixture
 from executor.mesh import Meshes
 from executor.model import Decoder
@@ -77,7 +78,7 @@ def apply_data(model: Decoder, meshes: Meshes, zero: int, dtype: torch.dtype) ->
         return NoSync()
     policy = MixedPrecisionPolicy(dtype, torch.float32) if dtype != torch.float32 else MixedPrecisionPolicy()
     for block in blocks(model):
-        if isinstance(block.ffn, Mixture):
+        if isinstance(block, Block) and isinstance(block.ffn, Mixture):
             _wrap(block.ffn.experts, expert, zero, policy)
         _wrap(block, dense, zero, policy)
     root = _wrap(model, dense, zero, policy)
@@ -88,6 +89,13 @@ def apply_data(model: Decoder, meshes: Meshes, zero: int, dtype: torch.dtype) ->
             module.set_custom_all_gather(_TimedGather())
             module.set_custom_reduce_scatter(_TimedScatter())
     return FsdpSync(root, zero)
+
+
+def reshard(model: nn.Module) -> None:
+    """Drop the gathered parameters of a stage, which a forward pass without a backward one has left."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def _mesh(view: DeviceMesh, zero: int) -> DeviceMesh:

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from executor.layers.block import Block
 from executor.layers.deferring import entered
 from executor.layers.rebuild import apply_selective
 from executor.model import Decoder
@@ -28,8 +29,8 @@ def recomputing() -> bool:
 def apply_recompute(model: Decoder, mode: str) -> None:
     """Make each layer drop its activations in the way of `mode` (none, selective, full); names stay as they are."""
     for layer in blocks(model):
-        if mode == "selective":
-            apply_selective(layer)
+        if mode == "selective" and isinstance(layer, Block):
+            apply_selective(layer)  # between convolutions nothing is cheap to make again
         elif mode == "full":
             # inside the layer's own hooks and under its own name, unlike torch's wrapper
             layer.forward = partial(  # type: ignore[method-assign]

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hwprofiles import quantity
+from planner import catalog
 from planner.batch_size import parse_critical, parse_ramp
 from planner.compression import names as methods
 from planner.errors import Fault, InputError
@@ -21,6 +22,7 @@ from planner.strategy import MESSAGES, Choices, Workload
 
 LARGEST = 10**9  # GPUs or sequences beyond this are a slip of the keyboard
 METHODS = ("optimizer", "master", "prune", "quantize", "distill_from")
+SEQ_LEN = 4096
 LARGEST_RUN = 10**18  # and tokens of a run
 
 
@@ -66,7 +68,7 @@ class Common:
 
     model: str
     cluster: str
-    seq_len: int
+    seq_len: int | None
     global_batch: int
     tokens: int
     critical_batch: str | None
@@ -88,7 +90,7 @@ class Common:
         faults: list[Fault] = []
         critical = _tried(parse_critical, self.critical_batch, (0.0, ""), faults)
         ramp = _tried(parse_ramp, self.ramp_up, (), faults)
-        size = (self.seq_len, self.global_batch, float(self.tokens))
+        size = (self.seq_len or _usual(self.model), self.global_batch, float(self.tokens))
         workload = Workload(*size, critical_batch=critical[0], law=critical[1], ramp=ramp)
         faults += fits_run(workload)
         if faults:
@@ -107,6 +109,14 @@ def _tried(parse: Callable[[str], Any], text: str | None, otherwise: Any, faults
     except InputError as error:
         faults += error.faults
         return otherwise
+
+
+def _usual(model: str) -> int:
+    """The sequence of a model where none is given: as many tokens as it can take, up to `SEQ_LEN`."""
+    try:
+        return min(catalog.load(model).longest or SEQ_LEN, SEQ_LEN)
+    except InputError:
+        return SEQ_LEN  # the model is refused when the plan is prepared, with all other faults
 
 
 def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,7 +138,11 @@ def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
 _OPTIONS = (
     click.argument("model"),
     click.option("--cluster", required=True, help="A catalogue name or a TOML file; `plan hardware` lists them."),
-    click.option("--seq-len", type=COUNT, default="4096", show_default=True, help="Tokens per sequence."),
+    click.option(
+        "--seq-len",
+        type=COUNT,
+        help=f"Tokens per sequence; {SEQ_LEN} unless given, or as many as the model has positions for.",
+    ),
     click.option("--global-batch", type=COUNT, default="2048", show_default=True, help="Sequences per step."),
     click.option("--tokens", type=TOKENS, default="15T", show_default=True, help="Tokens of the whole run."),
     click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),

@@ -12,8 +12,8 @@ from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer, core_flops
 from planner.precision import LOW_PRECISION
-from planner.setting import Setting, sharded_tokens, tokens
-from planner.sharding import pointwise_rows, sparse_copies
+from planner.setting import Setting, tokens
+from planner.sharding import linear_rows, pointwise_rows, sparse_copies
 from planner.strategy import Degrees
 
 TENSOR_CORE = 8  # values of 16 bits that a multiply's innermost dimension must be a multiple of
@@ -139,22 +139,23 @@ def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
 
 def linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
     """Forward, and dgrad + wgrad, of a matrix multiply cut by tp."""
-    rows = tokens(setting, degrees) if part.cut is not Cut.NONE else sharded_tokens(setting, degrees)
+    rows = linear_rows(part, setting, degrees)
     inner = part.inputs / degrees.tp if part.cut is Cut.ROW else part.inputs * 1.0
     columns = part.outputs / degrees.tp if part.cut is Cut.COLUMN else part.outputs * 1.0
+    held = inner * part.density  # of the input, a row
     form, peak, curve = _form(part, setting)
     gain, light = sparse_gain(part, setting)
     gpu, accumulate = setting.gpu, 2.0 * setting.stack.gradient_bytes
-    out = form * (rows * inner + light * inner * columns) + setting.value * rows * columns
-    back = form * (rows * columns + light * inner * columns) + setting.value * rows * inner
+    out = form * (rows * held + light * inner * columns) + setting.value * rows * columns
+    back = form * (rows * columns + light * inner * columns) + setting.value * rows * held
     ahead = kernels.matmul(rows, columns, inner, out, gain * peak, curve, gpu)
     down = kernels.matmul(rows, inner, columns, back, gain * peak, curve, gpu)
-    moved = form * rows * (inner + columns) + accumulate * inner * columns
+    moved = form * rows * (held + columns) + accumulate * inner * columns
     wide = kernels.matmul(inner, columns, rows, moved, peak, curve, gpu)
     cast = setting.precision.cast if part.label in LOW_PRECISION else 0.0
-    faked = fake_quantize_time(part, rows * inner, inner * columns, setting)
+    faked = fake_quantize_time(part, rows * held, inner * columns, setting)
     return (
-        ahead + kernels.traffic(cast * rows * inner, gpu) + faked[0],
+        ahead + kernels.traffic(cast * rows * held, gpu) + faked[0],
         down + wide + kernels.traffic(cast * rows * columns, gpu) + faked[1],
     )
 
