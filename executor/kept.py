@@ -10,6 +10,8 @@ from planner.model import Model
 from planner.plan import Plan
 from planner.setting import micro_batch_count
 
+COMPARED = ("schedule", "order", "precision", "optimizer", "master", "prune", "quantize", "messages", "distill_from")
+
 
 def kept(large: Plan, small: Plan) -> Iterator[str]:
     """Sentences on what is as in the plan, sizes aside."""
@@ -36,7 +38,7 @@ def given_up(large: Plan, small: Plan) -> Iterator[str]:
     for axis, now in _axes(large, small):
         if axis.degree == 1 and now > 1:
             yield f"{axis.name} = 1 -> {now}, so that all ranks have work"
-    for name in ("schedule", "order", "precision", "optimizer"):
+    for name in COMPARED:
         before, now = getattr(a.choices, name), getattr(b.choices, name)
         if before != now:
             yield f"{name} {before} -> {now}"

@@ -93,6 +93,10 @@ def proxy(
     return Proxy(small, table, plan, tuple(kept(plan, small)), tuple(given_up(plan, small)))
 
 
+METHODS = ("master", "prune", "quantize", "messages", "distill_from", "teacher_gpus", "teacher_topk")
+"""Choices that a proxy leaves out: it shows the parallel plan, `plan train` the methods."""
+
+
 def _small(plan: Plan, degrees: Degrees, size: Size, device: str, like: Like | None) -> tuple[Plan, Table]:
     large = plan.setting
     dp, micro_batch = int(degrees.dp), min(int(plan.degrees.micro_batch), MOST_MICRO_BATCH)
@@ -114,6 +118,7 @@ def _small(plan: Plan, degrees: Degrees, size: Size, device: str, like: Like | N
         choices,
         precision=_precision(large.choices.precision, device),
         optimizer=choices.optimizer.removesuffix("-bf16"),  # torch keeps the moments in the type of the weights
+        **{name: getattr(Choices(), name) for name in METHODS},
     )
     model = model_of_table(table, "proxy", table["name"])
     setting = Setting(model, load.cluster(cluster, int(degrees.world)), workload, choices, stack.load(framework))

@@ -162,6 +162,15 @@ def test_what_is_given_up_is_said():
     assert any(line.startswith("pp = 8 across the pod -> 2") for line in small.kept)
 
 
+def test_methods_of_training_are_left_to_recipes():
+    """A pruned, distilled plan's proxy trains the parallel plan alone, and says so."""
+    plan = prepare("kimi-k2", CLUSTER, 1024, WORK, Choices(prune="2:4", distill_from="deepseek-v3"), "nemo")
+    small = proxy(replace(plan, degrees=PLANS[0].degrees), 4)
+    assert small.plan.setting.choices.prune == small.plan.setting.choices.distill_from == "none"
+    assert "prune 2:4 -> none" in small.given_up
+    assert "distill_from deepseek-v3 -> none" in small.given_up
+
+
 def test_hidden_halves_until_it_fits_the_memory():
     """Too little memory makes a smaller proxy, and none at all an input error that says how much is needed."""
     plan = PLANS[0]
