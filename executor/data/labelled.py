@@ -80,10 +80,13 @@ def _dataset(
     vocabulary: int = 0,
     facts: Any = None,
 ) -> Dataset:
+    train, validation, test = (Rows(part) for part in parts)
     return Dataset(
         kind,
         "classification",
-        *(Rows(part) for part in parts),
+        train,
+        validation,
+        test,
         fingerprint(np.ascontiguousarray(array).tobytes() for part in parts for array in part),
         vocabulary=vocabulary,
         classes=classes,

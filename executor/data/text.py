@@ -69,10 +69,13 @@ def text(
         "bytes": [len(each) for each in joined],
         "bytes_behind_the_last_window": [len(each.text) - len(each) * seq_len for each in windows],
     }
+    train, validation, test = windows
     return Dataset(
         "python" if path is None else "text",
         "language-model",
-        *windows,
+        train,
+        validation,
+        test,
         fingerprint(joined),
         vocabulary=BYTES,
         shape=(seq_len,),

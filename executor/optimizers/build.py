@@ -17,7 +17,7 @@ from executor.optimizers.settings import Update
 
 Piece = tuple[str, Tensor, nn.Parameter]
 """A parameter's canonical name, itself (a DTensor where it is cut), and this rank's piece of it."""
-EMBEDDINGS = ("embedding.", ".tokens.weight", ".positions.weight", ".segments.weight")
+EMBEDDINGS = (".tokens.weight", ".positions.weight", ".types.weight")
 
 
 def build(name: str, pieces: Sequence[Piece], update: Update) -> torch.optim.Optimizer:
