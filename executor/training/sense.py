@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OF_KIND: dict[str, frozenset[str]] = {
     "python": frozenset({"seq_len", "objective"}),
+    "packages": frozenset({"seq_len"}),
     "text": frozenset({"path", "seq_len", "pattern", "text", "objective"}),
     "labelled-text": frozenset({"path", "seq_len", "text", "label"}),
     "arrays": frozenset({"path"}),
@@ -21,7 +22,8 @@ OF_KIND: dict[str, frozenset[str]] = {
 }
 """Keys of [data] that each kind reads beside `kind`, `validation` and `test`."""
 FILES = frozenset({"text", "labelled-text", "arrays"})
-CLASSES = frozenset({"labelled-text", "arrays", "digits"})
+CLASSES = frozenset({"packages", "labelled-text", "arrays", "digits"})
+BUILT_IN = frozenset({"python", "packages", "digits"})
 OF_CLASSES = ("precision", "recall", "f1")
 
 
@@ -50,6 +52,9 @@ def _data(recipe: Recipe, where: str) -> Iterator[Fault]:
     data = recipe.data
     if data.kind in FILES and data.path is None:
         yield Fault(f"{where}: data.path", f"is missing: {data.kind} is read from files")
+    for name in ("validation", "test"):
+        if data.kind in BUILT_IN and not isinstance(getattr(data, name), float):
+            yield Fault(f"{where}: data.{name}", f"{data.kind} is built in: expected a share of it")
     if data.objective == "classification" and data.kind not in CLASSES:
         yield Fault(f"{where}: data.objective", f"is of labelled data, and {data.kind} has no labels", data.objective)
     if isinstance(data.validation, float) and isinstance(data.test, float) and data.validation + data.test >= 1.0:
