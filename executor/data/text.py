@@ -57,7 +57,10 @@ def text(
     many = len(found) >= MANY
     parts = found if many else [piece for each in found for piece in _blocks(each)]
     where = splits((f"{name}\0".encode() + content[:BLOCK] for name, content in parts), *given)
-    joined = [(b"\n" if many else b"").join(parts[i][1] for i in np.flatnonzero(where == split)) for split in (TRAIN, VALIDATION, TEST)]
+    joined = [
+        (b"\n" if many else b"").join(parts[i][1] for i in np.flatnonzero(where == split))
+        for split in (TRAIN, VALIDATION, TEST)
+    ]
     for split, share in zip((VALIDATION, TEST), shares, strict=True):
         if isinstance(share, Path):
             joined[split] = b"\n".join(content for _, content in _documents(share, pattern, field))

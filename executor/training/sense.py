@@ -68,6 +68,8 @@ def _times(recipe: Recipe, where: str) -> Iterator[Fault]:
         yield Fault(f"{where}: schedule.warm_up", f"must be below the {steps} steps of the run", schedule.warm_up)
     elif schedule.name == "wsd" and schedule.warm_up + schedule.decay > steps:
         yield Fault(f"{where}: schedule.decay", f"must fit into the {steps} steps behind the warm-up", schedule.decay)
+    if schedule.name == "plateau" and schedule.factor == 1.0:
+        yield Fault(f"{where}: schedule.factor", "a plateau multiplies by it: expected less than 1", schedule.factor)
     for place, asked in (
         ("regularisation.patience", recipe.regularisation.patience > 0),
         ("schedule.name", schedule.name == "plateau"),
