@@ -43,7 +43,7 @@ def trained(name, update, steps=5):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_optimizer_minimises_a_parabola(name):
     """Each name of the table builds an optimizer that comes near the minimum of a quadratic."""
-    rate = {"sgd": 0.05, "sgd-momentum": 0.05, "adafactor": 0.3}.get(name, 0.02)
+    rate = {"sgd": 0.05, "sgd-plain": 0.05, "adafactor": 0.3}.get(name, 0.02)
     held = pieces()
     optimizer = build(name, held, Update(learning_rate=rate, weight_decay=0.0))
 

@@ -208,6 +208,6 @@ def test_a_search_draws_inside_its_ranges():
 
 def test_names_of_optimizers_are_known():
     """Each optimizer states what it reads, and every table of a recipe has keys."""
-    assert set(NAMES) >= {"adam", "adamw", "adam-bf16", "adam-8bit", "sgd", "sgd-momentum", "adafactor", "muon", "lion"}
+    assert set(NAMES) >= {"adam", "adamw", "adam-bf16", "adam-8bit", "sgd", "sgd-plain", "adafactor", "muon", "lion"}
     assert all(isinstance(takes, frozenset) for takes in OPTIONS.values())
     assert "run" in TABLES
