@@ -22,8 +22,8 @@ from executor.evaluation import Evaluation, evaluate
 from executor.layers.router import Router
 from executor.mesh import build_meshes
 from executor.objective import Batch, Objective, View, Work, objective_of, parts
-from executor.optimizers import build
 from executor.optimizers.base import adopt, portable
+from executor.optimizers.build import build
 from executor.optimizers.rounding import rounding
 from executor.optimizers.settings import Update, plain
 from executor.optimizers.whole import placed
