@@ -21,7 +21,7 @@ from executor.copies import Copies, canonical, whole
 from executor.evaluation import Evaluation, evaluate
 from executor.layers.router import Router
 from executor.mesh import build_meshes
-from executor.objective import Batch, Objective, View, Work, objective_of, parts
+from executor.objective import Batch, Objective, View, Work, objective_of, parts, refuse_objective
 from executor.optimizers.base import adopt, portable
 from executor.optimizers.build import build
 from executor.optimizers.rounding import rounding
@@ -82,12 +82,13 @@ class Trainer:
         InputError for what is planned but not run.
         """
         refuse(model, degrees, choices)
+        self.objective, self._count = objective or objective_of(model), 1.0
+        refuse_objective(self.objective, model)
         self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
         self.device, self.rule, self.norm = torch.device(device), update or plain(lr, choices.optimizer), float("nan")
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
         self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
-        self.objective, self._count = objective or objective_of(model), 1.0
         self.view = View(
             workload,
             self._order,
