@@ -89,13 +89,7 @@ class Trainer:
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
         self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
-        self.view = View(
-            workload,
-            self._order,
-            ahead=model.mtp_layers if model.mtp is not None else 0,
-            vocabulary=self.meshes.group("tp") if degrees.tp > 1 else None,
-            total=self._total,
-        )
+        self.view = self._view()
         pp, vpp = self.meshes.size("pp"), int(degrees.vpp)
         found = contents(model, workload.seq_len, pp, vpp)[self.meshes.rank("pp") :: pp]
         self.modules = [make(model, each, self.device, seed) for each in found]
@@ -207,6 +201,12 @@ class Trainer:
             prefix = f"optimizer.{each.name}."
             own = {key.removeprefix(prefix): local(value) for key, value in state.items() if key.startswith(prefix)}
             adopt(self.optimizer, each.piece, own)
+
+    def _view(self) -> View:
+        """How this rank sees a batch."""
+        ahead = self.model.mtp_layers if self.model.mtp is not None else 0
+        vocabulary = self.meshes.group("tp") if self.degrees.tp > 1 else None
+        return View(self.workload, self._order, ahead, vocabulary, self._total)
 
     def _share(self) -> tuple[range, int]:
         """This rank's sequences of the global batch, and the micro-batches that they make."""
