@@ -86,7 +86,12 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """Predicts the next token, and those after it where the model has prediction modules."""
+    """Predicts the next token, and those after it where the model has prediction modules.
+
+    `smoothing` of the labels in training (Szegedy 2016, arXiv:1512.00567), here and below.
+    """
+
+    smoothing: float = 0.0
 
     def work(self, batch: Batch, view: View) -> Work:
         """Sequences [rows, s + 1], whose last column is only predicted, at the positions of this rank.
@@ -108,7 +113,8 @@ class LanguageModel:
     def loss(self, output: Tensor, labels: Tensor, view: View) -> Tensor:
         """Prediction modules included, which weigh `AHEAD_WEIGHT` together."""
         logits = output.chunk(1 + view.ahead)
-        each = [cross_entropy(*pair, view.vocabulary) for pair in zip(logits, labels.unbind(1), strict=True)]
+        pairs = zip(logits, labels.unbind(1), strict=True)
+        each = [cross_entropy(*pair, view.vocabulary, self.smoothing) for pair in pairs]
         return each[0] + sum(each[1:]) * (AHEAD_WEIGHT / max(view.ahead, 1))
 
     def targets(self, labels: Tensor) -> Tensor:
@@ -125,6 +131,8 @@ class LanguageModel:
 class MaskedLanguageModel:
     """Predicts the tokens that the input hides: labels are `IGNORED` where nothing is hidden (BERT)."""
 
+    smoothing: float = 0.0
+
     def work(self, batch: Batch, view: View) -> Work:
         """Ids and labels [rows, s] at the positions of this rank; `count` the hidden tokens of the global batch."""
         inputs, labels, *more = parts(batch)
@@ -134,7 +142,7 @@ class MaskedLanguageModel:
 
     def loss(self, output: Tensor, labels: Tensor, view: View) -> Tensor:
         """Over the hidden tokens."""
-        return cross_entropy(output, labels, view.vocabulary)
+        return cross_entropy(output, labels, view.vocabulary, self.smoothing)
 
     def targets(self, labels: Tensor) -> Tensor:
         """The hidden tokens [rows, n]."""
@@ -142,12 +150,12 @@ class MaskedLanguageModel:
 
     def judge(self, output: Tensor, labels: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """Of the hidden tokens."""
-        return self.loss(output, labels, view), likeliest(output, view.vocabulary)
+        return cross_entropy(output, labels, view.vocabulary), likeliest(output, view.vocabulary)
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Tells which of `classes` a sample is; `smoothing` of the labels (Szegedy 2016, arXiv:1512.00567) in training."""
+    """Tells which of `classes` a sample is; `smoothing` of the labels in training."""
 
     classes: int
     smoothing: float = 0.0

@@ -7,7 +7,7 @@ with recording(Recorder()) as times:  # executor.spans: what every action and co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import _init_optim_state
-from torch.distributed.tensor import DTensor
 
 from executor.clip import clip, local, total_norm
 from executor.copies import Copies, canonical, whole
@@ -23,6 +22,11 @@ from executor.evaluation import Evaluation, evaluate
 from executor.layers.router import Router
 from executor.mesh import build_meshes
 from executor.objective import Batch, Objective, View, Work, objective_of, parts, refuse_objective
+from executor.optimizers.base import adopt, portable
+from executor.optimizers.build import build
+from executor.optimizers.rounding import rounding
+from executor.optimizers.settings import Update, plain
+from executor.optimizers.whole import placed
 from executor.parallel import Options, apply
 from executor.parallel.collectives import all_reduce
 from executor.parallel.context import order
@@ -33,8 +37,6 @@ from executor.spans import span
 from executor.stages import Chunk, Content, contents, make
 from planner.model import Model
 from planner.strategy import Choices, Degrees, Workload
-
-MOMENTUM = 0.9  # of SGD
 
 
 @dataclass
@@ -67,40 +69,39 @@ class Trainer:
         device: str | torch.device = "cpu",
         seed: int = 0,
         lr: float = 1e-3,
-        most_norm: float = 1.0,
+        update: Update | None = None,
         options: Options = Options(),  # noqa: B008 (frozen)
         objective: Objective | None = None,
+        prepare: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
         """Build, cut and schedule this rank's chunks. Every rank must call it.
 
-        `lr` of AdamW or of SGD with momentum, `most_norm` the L2 norm that gradients are clipped to; `options` are the
-        ways to run a plan that the plan leaves open; `objective` is what is minimised, by default what the model
-        predicts (executor.objective). Raises InputError for what is planned but not run.
+        `update` says how the optimizer of `choices` steps; without it `lr` does, "adam" then decays as AdamW. `options`
+        are the ways to run a plan that the plan leaves open; `objective` is what is minimised, by default what the
+        model predicts (executor.objective); `prepare` may change each chunk while its tensors are whole. Raises
+        InputError for what is planned but not run.
         """
         refuse(model, degrees, choices)
         self.objective, self._count = objective or objective_of(model), 1.0
         refuse_objective(self.objective, model)
         self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
-        self.device, self.most_norm, self.norm = torch.device(device), most_norm, float("nan")
+        self.device, self.rule, self.norm = torch.device(device), update or plain(lr, choices.optimizer), float("nan")
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
         self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
-        self.view = View(
-            workload,
-            self._order,
-            ahead=model.mtp_layers if model.mtp is not None else 0,
-            vocabulary=self.meshes.group("tp") if degrees.tp > 1 else None,
-            total=self._total,
-        )
+        self.view = self._view()
         pp, vpp = self.meshes.size("pp"), int(degrees.vpp)
         found = contents(model, workload.seq_len, pp, vpp)[self.meshes.rank("pp") :: pp]
         self.modules = [make(model, each, self.device, seed) for each in found]
+        for module in self.modules:
+            prepare(module)
         dtype = DTYPES[choices.precision]
         applied = [apply(each, self.meshes, choices, options, workload.seq_len, dtype) for each in self.modules]
         self._summed = [parameter for each in applied for parameter in each.partial()]
         self._copies = Copies(self.modules, self.meshes, tied=model.tied)
         self.held = list(self._pieces())
-        self.optimizer = _optimizer(choices.optimizer, [each.piece for each in self.held], lr)
+        self.optimizer = self._optimizer("adamw" if choices.optimizer == "adam" and not update else choices.optimizer)
+        self._round = rounding(self.rule)
         self._routers = [module for each in self.modules for module in each.modules() if isinstance(module, Router)]
         for router in self._routers:
             router.aux_scale = 1.0 / workload.tokens_per_step
@@ -153,9 +154,11 @@ class Trainer:
             norm = total_norm((each for each in counted if each is not None), self.meshes.group("pp"))
             for each in self.held:
                 each.piece.grad = None if each.parameter.grad is None else local(each.parameter.grad)
-            clip((each.piece for each in self.held), norm, self.most_norm)
+            clip((each.piece for each in self.held), norm, self.rule.clip)
         with span("optimizer"):
             self.optimizer.step()
+            if self._round:
+                self._round((each.name, each.piece.data, each.parameter.data) for each in self.held)
         self.norm = float(norm)
         self._balance()
         self.drop_gradients()
@@ -188,9 +191,22 @@ class Trainer:
             found |= {f"model.{name}": module.get_buffer(name) for name in buffers}
         for each in self.held:
             found[f"model.{each.name}"] = each.parameter.data
-            for key, value in self.optimizer.state[each.piece].items():
-                found[f"optimizer.{each.name}.{key}"] = _like(value, each.parameter)
-        return found
+            for key, value in portable(self.optimizer, each.piece).items():
+                found[f"optimizer.{each.name}.{key}"] = placed(value, each.parameter)
+        return found | ({"rounding.step": self._round.step} if self._round else {})
+
+    def restored(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint has read into `state`, where an optimizer keeps it in another form."""
+        for each in self.held:
+            prefix = f"optimizer.{each.name}."
+            own = {key.removeprefix(prefix): local(value) for key, value in state.items() if key.startswith(prefix)}
+            adopt(self.optimizer, each.piece, own)
+
+    def _view(self) -> View:
+        """How this rank sees a batch."""
+        ahead = self.model.mtp_layers if self.model.mtp is not None else 0
+        vocabulary = self.meshes.group("tp") if self.degrees.tp > 1 else None
+        return View(self.workload, self._order, ahead, vocabulary, self._total)
 
     def _share(self) -> tuple[range, int]:
         """This rank's sequences of the global batch, and the micro-batches that they make."""
@@ -230,6 +246,9 @@ class Trainer:
                 counts = self._copies.counts(chunk, name)
                 yield Held(canonical(name, tied=self.model.tied), parameter, piece, counts)
 
+    def _optimizer(self, name: str) -> torch.optim.Optimizer:
+        return build(name, [(each.name, each.parameter, each.piece) for each in self.held], self.rule)
+
     def _balance(self) -> None:
         """Shift the routers' corrections by the load over all ranks of the stage."""
         if not self._routers:
@@ -243,30 +262,8 @@ class Trainer:
             router.update()
 
 
-def _optimizer(name: str, pieces: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """The plan's optimizer over local pieces, fused where torch can."""
-    trained = [piece for piece in pieces if piece.requires_grad]
-    if name == "sgd":
-        return torch.optim.SGD(trained, lr=lr, momentum=MOMENTUM, fused=True)
-    return torch.optim.AdamW(trained, lr=lr, fused=True)
-
-
 def _add_together(tensors: list[Tensor], group: dist.ProcessGroup, phase: str) -> None:
     """Sum tensors over a group in place, in one message."""
     total = all_reduce(torch.cat([each.flatten() for each in tensors]), group, phase)
     for each, part in zip(tensors, total.split([each.numel() for each in tensors]), strict=True):
         each.copy_(part.view_as(each))
-
-
-def _like(value: Any, parameter: Tensor) -> Any:
-    """A local optimizer state as the DTensor that its parameter is."""
-    if not isinstance(parameter, DTensor) or value.dim() == 0:
-        return value
-    return DTensor.from_local(
-        value,
-        parameter.device_mesh,
-        parameter.placements,
-        run_check=False,
-        shape=parameter.shape,
-        stride=parameter.stride(),
-    )

@@ -21,6 +21,7 @@ from reports.figures import (
     goodput,
     gpu_load,
     headroom,
+    learning_rate,
     memory_stages,
     mfu,
     migration,
@@ -32,13 +33,18 @@ from reports.figures import (
     sensitivity,
     step_time,
     tokens_per_day,
+    training_curve,
+    trials,
     waterfall,
 )
 from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """`artefact`: plan, search, comparison, capacity or placement; `drawable`: whether it has what the figure shows."""
+    """`artefact`: plan, search, comparison, capacity, placement, training or tuning.
+
+    `drawable`: whether it has what the figure shows.
+    """
 
     artefact: str
     draw: Callable[[Json], go.Figure]
@@ -72,5 +78,8 @@ FIGURES: Final = {
     "coactivation": Drawing("placement", coactivation.draw, coactivation.read, coactivation.drawable),
     "routing_drift": Drawing("placement", routing_drift.draw, routing_drift.read, _has("statistics")),
     "replanning": Drawing("placement", replanning.draw, replanning.read, replanning.drawable),
+    "training_curve": Drawing("training", training_curve.draw, training_curve.read, _has("curve")),
+    "learning_rate": Drawing("training", learning_rate.draw, learning_rate.read, _has("curve")),
+    "trials": Drawing("tuning", trials.draw, trials.read, _has("trials")),
     "migration": Drawing("placement", migration.draw, migration.read, migration.drawable),
 }

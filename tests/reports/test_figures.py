@@ -6,7 +6,7 @@ import pytest
 
 from reports import theme
 from reports.figures import FIGURES, scaling
-from tests.reports import fixtures
+from tests.reports import fixtures, training_fixtures
 
 ARTEFACTS = {
     "plan": fixtures.plan,
@@ -14,6 +14,8 @@ ARTEFACTS = {
     "comparison": fixtures.comparison,
     "capacity": fixtures.capacity,
     "placement": fixtures.placement,
+    "training": training_fixtures.training,
+    "tuning": training_fixtures.tuning,
 }
 HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
 
