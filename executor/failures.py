@@ -12,7 +12,10 @@ from collections.abc import Mapping
 ENDED = re.compile(r"the process ended with code (-?\d+)")
 LAST_LINE = re.compile(r"^(?:\w+\.)*(\w+)(?:: (.*))?$")
 NETWORK = re.compile(r"gloo|nccl|closed by peer|reset by peer|timed out|timeout|broken pipe", re.IGNORECASE)
-NO_MEMORY = re.compile(r"can't allocate memory|out of memory|std::bad_alloc", re.IGNORECASE)
+# the last is what a thread that finds no memory for its stack says
+NO_MEMORY = re.compile(
+    r"can't allocate memory|out of memory|std::bad_alloc|resource temporarily unavailable", re.IGNORECASE
+)
 SOURCE_LINE = re.compile(r"^\[[^\]]*\.(cc|cpp|h):\d+\] ?(\. )?")  # of torch and gloo, in front of what they say
 ADVICE = ". This is typically caused"
 TIMED_OUT = re.compile(r"timed out|timeout", re.IGNORECASE)

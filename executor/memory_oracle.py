@@ -105,7 +105,7 @@ def _kept_of_images(layer: Layer, batch: int) -> Counter[str]:
     tracker = ModuleTracker()
     with FakeTensorMode(), tracker:
         block = ResidualBlock(Spec(layer.parts))
-        for parameter in block.parameters():
+        for parameter in block.convolutions.parameters():  # batch norms have their gains in fp32
             parameter.data = parameter.data.bfloat16()
         leaf = torch.empty(batch, *layer.takes, dtype=torch.bfloat16, requires_grad=True)
         with _Made(tracker, "ResidualBlock") as made:

@@ -24,6 +24,7 @@ def raised(error):
     [
         (MemoryError(), OutOfMemoryRankError, "out of memory in step 7"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 B"), OutOfMemoryRankError, "9 B"),
+        (RuntimeError("Resource temporarily unavailable"), OutOfMemoryRankError, "out of memory in step"),
         (
             RuntimeError("[gloo/unbound_buffer.cc:84] Timed out waiting 2000ms for recv operation to complete"),
             DesynchronisedError,
