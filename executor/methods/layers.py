@@ -1,0 +1,116 @@
+"""Layers whose weights stay int8 or int4, to predict with: weight-only, and with inputs in int8 too.
+
+| form | a product | what it saves |
+| int8, int4 | weights widened when they are used | memory: a quarter, an eighth of fp32 |
+| int8-dynamic | inputs int8 with a scale a token, one integer product (`torch._int_mm`), scaled back | time too |
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from executor.methods import quantize
+from executor.methods.targets import SPARED, compressible, unrows
+
+FORMS = {"int8": (8, False), "int4": (4, False), "int8-dynamic": (8, True)}
+"""Bits of the weights, and whether the inputs are rounded too."""
+
+
+class Product(nn.Module):
+    """A matrix or kernel in codes: `codes` int8 [outputs, inputs] or packed int4, `scale` [outputs, groups], `bias`."""
+
+    codes: Tensor
+    scale: Tensor
+    bias: Tensor | None
+
+    def __init__(self, found: quantize.Codes, bias: Tensor | None, *, dynamic: bool) -> None:
+        """Of a quantized weight."""
+        super().__init__()
+        self.bits, self.group, self.shape, self.dynamic = found.bits, found.group, found.shape, dynamic
+        self.register_buffer("codes", quantize.pack(found.codes) if found.bits == 4 else found.codes)
+        self.register_buffer("scale", found.scale)
+        self.register_buffer("bias", None if bias is None else bias.detach().clone())
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one output."""
+        return self.shape[1:].numel()
+
+    def weight(self) -> Tensor:
+        """The weight that the codes stand for, fp32."""
+        codes = quantize.unpack(self.codes, self.inputs) if self.bits == 4 else self.codes
+        return unrows(quantize.scaled(codes.float(), self.scale, self.group), self.shape)
+
+    def multiply(self, x: Tensor) -> Tensor:
+        """`x` [n, inputs] -> [n, outputs], fp32, without the bias."""
+        if not self.dynamic:
+            return functional.linear(x, self.weight().flatten(1))
+        most = quantize.MOST[8]
+        scale = x.abs().amax(-1, keepdim=True).clamp(min=quantize.TINY) / most
+        codes = (x / scale).round().to(torch.int8)
+        return torch._int_mm(codes, self.codes.t()).float() * scale * self.scale.t()  # noqa: SLF001 (no public name)
+
+
+class Linear(Product):
+    """A matrix."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [..., inputs] -> [..., outputs]."""
+        y = self.multiply(x.reshape(-1, x.size(-1)).float()).view(*x.shape[:-1], -1)
+        return (y if self.bias is None else y + self.bias).to(x.dtype)
+
+
+class Conv2d(Product):
+    """A kernel; with inputs in int8 every patch is a row."""
+
+    def __init__(self, found: quantize.Codes, like: nn.Conv2d, *, dynamic: bool) -> None:
+        """With the stride, padding and dilation of `like`."""
+        super().__init__(found, like.bias, dynamic=dynamic)
+        self.kernel, self.stride, self.dilation = like.kernel_size, like.stride, like.dilation
+        self.padding: tuple[int, ...] = tuple(int(each) for each in like.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`x` [n, in, height, width] -> [n, out, height, width]."""
+        if not self.dynamic:
+            return functional.conv2d(x, self.weight(), self.bias, self.stride, self.padding, self.dilation)
+        patches = functional.unfold(x, self.kernel, self.dilation, self.padding, self.stride)
+        count = self.shape[2:].numel()  # unfold gives channels outermost, the codes have them innermost
+        patches = patches.unflatten(1, (-1, count)).permute(0, 3, 2, 1).flatten(2)
+        y = self.multiply(patches.flatten(0, 1)).view(len(x), patches.size(1), -1).transpose(1, 2)
+        size = [
+            (length + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+            for length, pad, dilation, kernel, stride in zip(
+                x.shape[2:], self.padding, self.dilation, self.kernel, self.stride, strict=True
+            )
+        ]
+        y = y.unflatten(2, size)
+        return y if self.bias is None else y + self.bias[:, None, None]
+
+
+def deploy(module: nn.Module, form: str, group: int = 64, spared: frozenset[str] = SPARED) -> list[str]:
+    """Replace the compressible matrices and kernels inside `module` by those of `form`; names of their weights.
+
+    Stacks of experts stay in floating point here (`codecs` stores them in codes). A kernel with groups or with another
+    padding than zeros stays too.
+    """
+    bits, dynamic = FORMS[form]
+    replaced = []
+    for parent, owner in list(module.named_modules()):
+        for name, part in list(owner.named_children()):
+            path = f"{parent}.{name}.weight".lstrip(".")
+            if isinstance(part, nn.Linear | nn.Conv2d) and compressible(path, part.weight.shape, spared):
+                made = _made(part, bits, group if bits == 4 else 0, dynamic=dynamic)
+                if made is not None:
+                    setattr(owner, name, made)
+                    replaced.append(path)
+    return replaced
+
+
+def _made(part: nn.Linear | nn.Conv2d, bits: int, group: int, *, dynamic: bool) -> Product | None:
+    found = quantize.quantize(part.weight, bits, group)
+    if isinstance(part, nn.Linear):
+        return Linear(found, part.bias, dynamic=dynamic)
+    plain = part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
+    return Conv2d(found, part, dynamic=dynamic) if plain else None
