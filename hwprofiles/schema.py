@@ -89,6 +89,7 @@ GPU: dict[str, Field] = {
     "vendor": Text(),
     "generation": Text(),
     "peak": Table(dict.fromkeys(("fp32", "tf32", "bf16", "fp8", "fp4"), PEAK), some=("bf16",)),
+    "sparse": Table(dict.fromkeys(("bf16", "fp8"), PEAK), required=False),
     "hbm_capacity": Number("bytes"),
     "hbm_bandwidth": Number("bytes/s"),
     "hbm_efficiency": SHARE,

@@ -12,6 +12,9 @@ from hwprofiles.curve import AttentionCurve, GroupedCurve, MatmulCurve
 class Gpu:
     """One accelerator. `peak` maps a number type (fp32, tf32, bf16, fp8, fp4) to dense FLOP/s (no sparsity).
 
+    `sparse` is the peak of multiplies by a matrix with two zeros in every four weights, counted as if dense; empty when
+    the GPU has no such units.
+
     `link_bandwidth` is the scale-up link (NVLink, xGMI, ICI), one direction, B/s; `price` is USD per GPU-second on
     demand; `reserve` [B] is the memory that the driver and the context take; `sources` cites each number by field.
     """
@@ -32,6 +35,7 @@ class Gpu:
     matmul: Mapping[str, MatmulCurve]
     grouped: GroupedCurve
     attention: AttentionCurve
+    sparse: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 
