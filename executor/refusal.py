@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
+from executor.optimizers.settings import NAMES
 from planner.errors import Fault, InputError
 from planner.layers.base import Cut, Vector
 from planner.model import Model
@@ -13,7 +14,6 @@ from planner.strategy import Choices, Degrees
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """Types of the matrix multiplies; weights, gradients and optimizer states are fp32."""
-OPTIMIZERS = ("adam", "sgd")
 
 
 def refuse(model: Model, degrees: Degrees, choices: Choices) -> None:
@@ -26,8 +26,8 @@ def refuse(model: Model, degrees: Degrees, choices: Choices) -> None:
 def _reasons(model: Model, degrees: Degrees, choices: Choices) -> Iterator[Fault]:
     if choices.precision not in DTYPES:
         yield Fault("precision", f"the executor computes in {' or '.join(DTYPES)}", choices.precision)
-    if choices.optimizer not in OPTIMIZERS:
-        yield Fault("optimizer", f"the executor has {' and '.join(OPTIMIZERS)}", choices.optimizer)
+    if choices.optimizer not in NAMES:
+        yield Fault("optimizer", f"the executor has {', '.join(NAMES)}", choices.optimizer)
     tp = int(degrees.tp)
     if model.vocab % tp:
         yield Fault("tp", f"must divide the vocabulary of {model.vocab} to be run (the planner pads it)", tp)

@@ -15,13 +15,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import _init_optim_state
-from torch.distributed.tensor import DTensor
 
 from executor.clip import clip, local, total_norm
 from executor.copies import Copies, canonical, whole
 from executor.layers.router import Router
 from executor.loss import cross_entropy
 from executor.mesh import build_meshes
+from executor.optimizers import build
+from executor.optimizers.base import adopt, portable
+from executor.optimizers.rounding import rounding
+from executor.optimizers.settings import Update, plain
+from executor.optimizers.whole import placed
 from executor.parallel import Options, apply
 from executor.parallel.collectives import all_reduce
 from executor.parallel.context import order
@@ -33,7 +37,6 @@ from executor.stages import Chunk, Content, batch, contents, make
 from planner.model import Model
 from planner.strategy import Choices, Degrees, Workload
 
-MOMENTUM = 0.9  # of SGD
 AHEAD_WEIGHT = 0.3  # of all prediction modules together beside the main loss (DeepSeek-V3, arXiv:2412.19437, 4.2)
 
 
@@ -67,17 +70,17 @@ class Trainer:
         device: str | torch.device = "cpu",
         seed: int = 0,
         lr: float = 1e-3,
-        most_norm: float = 1.0,
+        update: Update | None = None,
         options: Options = Options(),  # noqa: B008 (frozen)
     ) -> None:
         """Build, cut and schedule this rank's chunks. Every rank must call it.
 
-        `lr` of AdamW or of SGD with momentum, `most_norm` the L2 norm that gradients are clipped to; `options` are the
-        ways to run a plan that the plan leaves open. Raises InputError for what is planned but not run.
+        `update` says how the optimizer of `choices` steps; without it `lr` does, "adam" then decays as AdamW. `options`
+        are the ways to run a plan that the plan leaves open. Raises InputError for what is planned but not run.
         """
         refuse(model, degrees, choices)
         self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
-        self.device, self.most_norm, self.norm = torch.device(device), most_norm, float("nan")
+        self.device, self.rule, self.norm = torch.device(device), update or plain(lr, choices.optimizer), float("nan")
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
         self._ahead = model.mtp_layers if model.mtp is not None else 0
@@ -90,7 +93,10 @@ class Trainer:
         self._summed = [parameter for each in applied for parameter in each.partial()]
         self._copies = Copies(self.modules, self.meshes, tied=model.tied)
         self.held = list(self._pieces())
-        self.optimizer = _optimizer(choices.optimizer, [each.piece for each in self.held], lr)
+        pieces = [(each.name, each.parameter, each.piece) for each in self.held]
+        name = choices.optimizer if update or choices.optimizer != "adam" else "adamw"
+        self.optimizer = build(name, pieces, self.rule)
+        self._round = rounding(self.rule)
         self._routers = [module for each in self.modules for module in each.modules() if isinstance(module, Router)]
         for router in self._routers:
             router.aux_scale = 1.0 / workload.tokens_per_step
@@ -133,9 +139,11 @@ class Trainer:
             norm = total_norm((each for each in counted if each is not None), self.meshes.group("pp"))
             for each in self.held:
                 each.piece.grad = None if each.parameter.grad is None else local(each.parameter.grad)
-            clip((each.piece for each in self.held), norm, self.most_norm)
+            clip((each.piece for each in self.held), norm, self.rule.clip)
         with span("optimizer"):
             self.optimizer.step()
+            if self._round:
+                self._round((each.name, each.piece.data, each.parameter.data) for each in self.held)
         self.norm = float(norm)
         self._balance()
         self.drop_gradients()
@@ -168,9 +176,16 @@ class Trainer:
             found |= {f"model.{name}": module.get_buffer(name) for name in buffers}
         for each in self.held:
             found[f"model.{each.name}"] = each.parameter.data
-            for key, value in self.optimizer.state[each.piece].items():
-                found[f"optimizer.{each.name}.{key}"] = _like(value, each.parameter)
-        return found
+            for key, value in portable(self.optimizer, each.piece).items():
+                found[f"optimizer.{each.name}.{key}"] = placed(value, each.parameter)
+        return found | ({"rounding.step": self._round.step} if self._round else {})
+
+    def restored(self, state: dict[str, Any]) -> None:
+        """Take up what a checkpoint has read into `state`, where an optimizer keeps it in another form."""
+        for each in self.held:
+            prefix = f"optimizer.{each.name}."
+            own = {key.removeprefix(prefix): local(value) for key, value in state.items() if key.startswith(prefix)}
+            adopt(self.optimizer, each.piece, own)
 
     def _share(self) -> tuple[range, int]:
         """This rank's sequences of the global batch, and the micro-batches that they make."""
@@ -217,30 +232,8 @@ class Trainer:
             router.update()
 
 
-def _optimizer(name: str, pieces: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """The plan's optimizer over local pieces, fused where torch can."""
-    trained = [piece for piece in pieces if piece.requires_grad]
-    if name == "sgd":
-        return torch.optim.SGD(trained, lr=lr, momentum=MOMENTUM, fused=True)
-    return torch.optim.AdamW(trained, lr=lr, fused=True)
-
-
 def _add_together(tensors: list[Tensor], group: dist.ProcessGroup, phase: str) -> None:
     """Sum tensors over a group in place, in one message."""
     total = all_reduce(torch.cat([each.flatten() for each in tensors]), group, phase)
     for each, part in zip(tensors, total.split([each.numel() for each in tensors]), strict=True):
         each.copy_(part.view_as(each))
-
-
-def _like(value: Any, parameter: Tensor) -> Any:
-    """A local optimizer state as the DTensor that its parameter is."""
-    if not isinstance(parameter, DTensor) or value.dim() == 0:
-        return value
-    return DTensor.from_local(
-        value,
-        parameter.device_mesh,
-        parameter.placements,
-        run_check=False,
-        shape=parameter.shape,
-        stride=parameter.stride(),
-    )

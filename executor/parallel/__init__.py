@@ -12,6 +12,7 @@ from executor.mesh import Meshes
 from executor.model import Decoder
 from executor.parallel.context import apply_context
 from executor.parallel.data import FsdpSync, NoSync, apply_data
+from executor.parallel.dropout import apply_dropout
 from executor.parallel.expert import Slots, apply_expert
 from executor.parallel.recompute import apply_recompute
 from executor.parallel.tensor import apply_tensor
@@ -23,11 +24,13 @@ class Options:
     """Ways to run a plan that the plan leaves open.
 
     `context`: ring, all_gather or ulysses (executor.parallel.context). `placement`: slots of the experts by layer
-    number; layers without an entry keep their experts where their weights are.
+    number; layers without an entry keep their experts where their weights are. `dropout`: share of the activations
+    that `executor.parallel.dropout` drops in training.
     """
 
     context: str = "ring"
     placement: Mapping[int, Slots] = field(default_factory=dict)
+    dropout: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -53,5 +56,6 @@ def apply(
     summed = apply_tensor(module, meshes, sequence=choices.sequence_parallel)
     apply_expert(module, meshes, options.placement)
     apply_context(module, meshes, options.context, seq_len)
-    apply_recompute(module, choices.recompute)
+    apply_dropout(module, options.dropout)
+    apply_recompute(module, choices.recompute, random=options.dropout > 0)
     return Applied(module, apply_data(module, meshes, choices.zero, dtype), tuple(summed))

@@ -25,8 +25,11 @@ def recomputing() -> bool:
     return bool(_repeats)
 
 
-def apply_recompute(model: Decoder, mode: str) -> None:
-    """Make each layer drop its activations in the way of `mode` (none, selective, full); names stay as they are."""
+def apply_recompute(model: Decoder, mode: str, *, random: bool = False) -> None:
+    """Make each layer drop its activations in the way of `mode` (none, selective, full); names stay as they are.
+
+    `random`: the layer draws random numbers, the same ones when it runs again.
+    """
     for layer in blocks(model):
         if mode == "selective":
             apply_selective(layer)
@@ -37,7 +40,7 @@ def apply_recompute(model: Decoder, mode: str) -> None:
                 layer.forward,
                 use_reentrant=False,
                 context_fn=_contexts,
-                preserve_rng_state=False,
+                preserve_rng_state=random,
                 determinism_check="none",
             )
 

@@ -1,10 +1,10 @@
 """What changes a training from outside its loop: pruning, quantization, distillation.
 
-A recipe names methods as tables below [compression]: `[compression.prune]` finds the factory "prune" in `METHODS`, which
-gets that table. One method object lives on each rank for one training. The loop calls, in this order:
+A recipe names methods as tables below [compression]: `[compression.prune]` finds the factory "prune" in `METHODS`,
+which gets that table. One method object lives on each rank for one training. The loop calls, in this order:
 
-    method = factory(table, where)           in the parent too, to check the recipe: no torch, no file is opened for long
-    method.prepare(module)                   each chunk of this rank, whole and with its first values, before it is cut
+    method = factory(table, where)           in the parent too, to check the recipe: quick, and without torch
+    method.prepare(module)                   each chunk of this rank, whole and with first values, before it is cut
     objective = method.wrap(objective)       distillation puts its own objective around the recipe's
     method.begin(trainer)                    the trainer is built; no checkpoint is read yet
     method.state()                           tensors kept in checkpoints as `method.NAME.KEY`; they are read in place
