@@ -22,6 +22,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "estimate": ("planner.commands.estimate", "Price one strategy of a model on a cluster."),
     "explain": ("planner.commands.explain", "Explain a plan: formulas, sources, waterfall, what matters."),
     "hardware": ("planner.commands.hardware", "Hardware profiles, each number with its source."),
+    "infer": ("executor.commands.infer", "Predict on new samples with an exported model."),
     "models": ("planner.commands.models", "The model catalogue; parameters by part and FLOP per token."),
     "place": ("planner.commands.place", "Place the experts of a plan on its GPUs by a routing trace."),
     "report": ("planner.commands.report", "Write a plan as one self-contained HTML page."),

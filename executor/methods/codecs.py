@@ -2,12 +2,13 @@
 
 | form | tensors beside each other | bytes of [outputs, inputs] |
 | fp32, bf16 | the values | 4, 2 a weight |
-| fp8 | e4m3 values, one fp32 scale | 1 a weight + 4 |
+| fp8 | e4m3 values, one fp32 scale a matrix | 1 a weight + 4 |
 | int8 | codes, a fp32 scale an output | 1 a weight + 4 an output |
 | int4 | codes two a byte, a fp32 scale a group of inputs | 1/2 a weight + 4 a group |
 | 2:4 | half of the values in fp32, 2 bits each for their place | 2 + 1/8 a weight |
-| 2:4-int8 | half of the codes, 2 bits each for their place, a fp32 scale an output | 1/2 + 1/8 a weight + 4 an output |
 | sparse | the values that aren't zero in fp32, one bit a weight for their place | 4 a value + 1/8 a weight |
+
+These are the bytes of `planner.compression`, weight for weight.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import torch
 from torch import Tensor
 
 from executor.methods import quantize
-from executor.methods.prune import GROUP, KEPT, groups_fit
+from executor.methods.prune import KEPT, groups_fit
 from executor.methods.targets import rows, unrows
+from planner.compression.prune import GROUP
+from planner.compression.quantize import GROUP as GROUP_OF_INT4
 from planner.errors import Fault, InputError
 
-GROUP_OF_INT4 = 64  # inputs that share a scale
-FORMS = ("fp32", "bf16", "fp8", "int8", "int4", "2:4", "2:4-int8", "sparse")
+FORMS = ("fp32", "bf16", "fp8", "int8", "int4", "2:4", "sparse")
 Parts = dict[str, Tensor]
 
 
@@ -33,15 +35,17 @@ def encode(weight: Tensor, form: str, group: int = GROUP_OF_INT4) -> Parts:
         return {"values": weight.detach().to(torch.bfloat16 if form == "bf16" else torch.float32).contiguous()}
     matrix = rows(weight.detach()).float()
     if form == "fp8":
-        scale = matrix.abs().amax().clamp(min=quantize.TINY) / torch.finfo(torch.float8_e4m3fn).max
-        return {"values": (matrix / scale).to(torch.float8_e4m3fn), "scale": scale}
+        each = matrix.unflatten(0, (len(weight) if weight.dim() == 3 else 1, -1))
+        scale = each.abs().amax((1, 2)).clamp(min=quantize.TINY) / torch.finfo(torch.float8_e4m3fn).max
+        return {"values": (each / scale[:, None, None]).flatten(0, 1).to(torch.float8_e4m3fn), "scale": scale}
     if form == "sparse":
         there = matrix != 0
         return {"values": matrix[there], "places": bits(there.flatten())}
-    if form.startswith("2:4"):
+    if form == "2:4":
         values, places = squeezed(matrix)
-        return {"places": bits(places.flatten()), **_codes(values, form.removeprefix("2:4").strip("-"), 0)}
-    return _codes(matrix, form, group if form == "int4" else 0)
+        return {"values": values, "places": bits(places.flatten())}
+    found = quantize.quantize(weight, *((4, group) if form == "int4" else (8, 0)))
+    return {"values": quantize.pack(found.codes) if form == "int4" else found.codes, "scale": found.scale}
 
 
 def decode(parts: Mapping[str, Tensor], form: str, shape: tuple[int, ...], group: int = GROUP_OF_INT4) -> Tensor:
@@ -53,17 +57,16 @@ def decode(parts: Mapping[str, Tensor], form: str, shape: tuple[int, ...], group
     outputs = size[0] * size[2] if len(size) == 3 else size[0]
     inputs = size.numel() // outputs
     if form == "fp8":
-        matrix = values.float() * parts["scale"]
+        matrix = values.float() * parts["scale"].repeat_interleave(outputs // len(parts["scale"])).unsqueeze(1)
     elif form == "sparse":
         there = unbits(parts["places"], outputs * inputs).bool()
         matrix = torch.zeros(outputs * inputs).masked_scatter(there, values).view(outputs, inputs)
-    elif form.startswith("2:4"):
-        kept = inputs * KEPT // GROUP
-        narrow = _wide(parts, form.removeprefix("2:4").strip("-"), kept, 0)
-        places = unbits(parts["places"], outputs * kept * 2).view(outputs, inputs // GROUP, KEPT, 2)
-        matrix = stretched(narrow, places)
+    elif form == "2:4":
+        places = unbits(parts["places"], outputs * inputs * 2 * KEPT // GROUP)
+        matrix = stretched(values, places.view(outputs, inputs // GROUP, KEPT, 2))
     else:
-        matrix = _wide(parts, form, inputs, group if form == "int4" else 0)
+        codes = quantize.unpack(values, inputs) if form == "int4" else values
+        matrix = quantize.scaled(codes.float(), parts["scale"], group if form == "int4" else 0)
     return unrows(matrix, size)
 
 
@@ -74,7 +77,7 @@ def stored_bytes(parts: Mapping[str, Tensor]) -> int:
 
 def fits(form: str, shape: tuple[int, ...]) -> bool:
     """Whether a weight of this shape can be stored so: 2:4 wants inputs in fours."""
-    return not form.startswith("2:4") or groups_fit(shape)
+    return form != "2:4" or groups_fit(shape)
 
 
 def squeezed(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,18 +107,3 @@ def unbits(packed: Tensor, count: int) -> Tensor:
     """The inverse of `bits`: uint8 [count]."""
     return ((packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1).flatten()[:count]
 
-
-def _codes(matrix: Tensor, form: str, group: int) -> Parts:
-    """A matrix as it is, or in int8 or int4 codes."""
-    if not form:
-        return {"values": matrix}
-    found = quantize.quantize(matrix, 4 if form == "int4" else 8, group)
-    return {"values": quantize.pack(found.codes) if found.bits == 4 else found.codes, "scale": found.scale}
-
-
-def _wide(parts: Mapping[str, Tensor], form: str, inputs: int, group: int) -> Tensor:
-    """The inverse of `_codes`."""
-    if not form:
-        return parts["values"]
-    codes = quantize.unpack(parts["values"], inputs) if form == "int4" else parts["values"]
-    return quantize.scaled(codes.float(), parts["scale"], group)

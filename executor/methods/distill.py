@@ -140,6 +140,21 @@ class Project(nn.Module):
             self._seen = self.matrix(inputs[0])
 
 
+def projection(module: nn.Module, width: int) -> Project:
+    """Give the part of a student that has the head a `Project` to the teacher's `width`, trained with the rest.
+
+    Its start doesn't depend on the layout: every rank draws it from the same seed.
+    """
+    head = head_of(module)
+    own = next(each.size(-1) for each in head.parameters() if each.dim() == 2)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        made = Project(own, width)
+    module.add_module("projection", made)
+    made.watch(head)
+    return made
+
+
 def head_of(module: nn.Module) -> nn.Module:
     """The head of a model; InputError for one without."""
     head = getattr(module, "head", None)

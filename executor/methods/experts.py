@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from executor.layers.moe import Dispatcher, Experts, Mixture
 from executor.layers.router import Router, routing_of
 from executor.model import Decoder, build
+from planner.compression import get
 from planner.errors import Fault, InputError
-from planner.layers.base import Linear, Part, Pointwise, Vector
+from planner.layers.base import Linear, Part, Vector
 from planner.model import Layer, Model
 
 State = dict[str, Tensor]
@@ -58,7 +59,7 @@ def routed(module: nn.Module, batches: Iterable[Tensor]) -> dict[str, Routed]:
 def drop(model: Model, state: State, loads: Mapping[str, Routed], keep: int) -> tuple[Model, State]:
     """The model with the `keep` most used experts of each mixture, in their order, and its parameters."""
     _check(model, keep)
-    smaller, routing = replaced(model, keep, router=True), routing_of(model)
+    smaller, routing = get(f"experts:{keep}").changed(model), routing_of(model)
     if routing_of(smaller) != routing:
         expected = f"the router chooses among {routing.groups} groups of experts, which {keep} can't keep"
         raise InputError(Fault("experts", expected, keep))
@@ -77,14 +78,14 @@ def merge(
     _check(model, keep)
     maps = {name: clusters(_likeness(name, state, each, together), keep) for name, each in loads.items()}
     merged = {name: _joined(name, each, maps, loads) for name, each in state.items()}
-    return replaced(model, keep, router=False), merged, maps
+    return fewer(model, keep), merged, maps
 
 
 def built(model: Model, state: State, maps: Map | None = None) -> Decoder:
     """The twin of `model` with its parameters; with the `maps` of `merge`, of the unmerged `model` with fewer experts."""
     small = model
     if maps:
-        small = replaced(model, 1 + max(int(target.max()) for target in maps.values()), router=False)
+        small = fewer(model, 1 + max(int(target.max()) for target in maps.values()))
     module = build(small, routing=routing_of(model))
     missing = {name for name, _ in module.named_parameters()} - state.keys()
     if missing:
@@ -102,14 +103,18 @@ def redirect(module: nn.Module, name: str, target: Tensor) -> None:
         mixture.dispatcher = _Redirected(target, mixture.dispatcher)
 
 
-def replaced(model: Model, experts: int, *, router: bool) -> Model:
-    """The model with another number of experts; the router too, or with its choices as they were."""
+def fewer(model: Model, experts: int) -> Model:
+    """The model with another number of experts behind the same router."""
 
-    def fewer(layer: Layer) -> Layer:
-        return replace(layer, parts=tuple(_part(part, model, experts, router=router) for part in layer.parts))
+    def cut(part: Part) -> Part:
+        routed = isinstance(part, Linear | Vector) and part.expert and part.copies == model.experts
+        return replace(part, copies=experts) if routed else part
 
-    mtp = None if model.mtp is None else fewer(model.mtp)
-    return replace(model, kinds=tuple(fewer(kind) for kind in model.kinds), mtp=mtp, experts=experts)
+    def smaller(layer: Layer) -> Layer:
+        return replace(layer, parts=tuple(cut(part) for part in layer.parts))
+
+    mtp = None if model.mtp is None else smaller(model.mtp)
+    return replace(model, kinds=tuple(smaller(kind) for kind in model.kinds), mtp=mtp, experts=experts)
 
 
 def clusters(likeness: Tensor, keep: int) -> Tensor:
@@ -149,20 +154,6 @@ def _check(model: Model, keep: int) -> None:
     if not max(model.topk, 1) <= keep <= model.experts:
         expected = f"expected from {model.topk} (a token visits as many) to the {model.experts} of {model.name}"
         raise InputError(Fault("experts", expected, keep))
-
-
-def _part(part: Part, model: Model, experts: int, *, router: bool) -> Part:
-    if isinstance(part, Linear) and part.expert and part.copies == model.experts:
-        return replace(part, copies=experts)
-    if not router:
-        return part
-    if part.name == "router" and isinstance(part, Linear):
-        return replace(part, outputs=experts)
-    if part.name == "router_scores" and isinstance(part, Pointwise):
-        return replace(part, width=experts)
-    if part.name == "router_correction" and isinstance(part, Vector):
-        return replace(part, size=experts)
-    return part
 
 
 def _used(load: Tensor, keep: int, groups: int) -> Tensor:

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from executor.methods import quantize
 from executor.methods.targets import SPARED, compressible, unrows
+from planner.compression.quantize import GROUP
 
 FORMS = {"int8": (8, False), "int4": (4, False), "int8-dynamic": (8, True)}
 """Bits of the weights, and whether the inputs are rounded too."""
@@ -89,7 +90,7 @@ class Conv2d(Product):
         return y if self.bias is None else y + self.bias[:, None, None]
 
 
-def deploy(module: nn.Module, form: str, group: int = 64, spared: frozenset[str] = SPARED) -> list[str]:
+def deploy(module: nn.Module, form: str, group: int = GROUP, spared: frozenset[str] = SPARED) -> list[str]:
     """Replace the compressible matrices and kernels inside `module` by those of `form`; names of their weights.
 
     Stacks of experts stay in floating point here (`codecs` stores them in codes). A kernel with groups or with another
@@ -97,20 +98,29 @@ def deploy(module: nn.Module, form: str, group: int = 64, spared: frozenset[str]
     """
     bits, dynamic = FORMS[form]
     replaced = []
-    for parent, owner in list(module.named_modules()):
-        for name, part in list(owner.named_children()):
-            path = f"{parent}.{name}.weight".lstrip(".")
-            if isinstance(part, nn.Linear | nn.Conv2d) and compressible(path, part.weight.shape, spared):
-                made = _made(part, bits, group if bits == 4 else 0, dynamic=dynamic)
-                if made is not None:
-                    setattr(owner, name, made)
-                    replaced.append(path)
+    for name, parameter in list(module.named_parameters()):
+        if compressible(name, parameter.shape, spared):
+            found = quantize.quantize(parameter, bits, group if bits == 4 else 0)
+            if place(module, name, found, dynamic=dynamic):
+                replaced.append(name)
     return replaced
 
 
-def _made(part: nn.Linear | nn.Conv2d, bits: int, group: int, *, dynamic: bool) -> Product | None:
-    found = quantize.quantize(part.weight, bits, group)
+def place(module: nn.Module, name: str, found: quantize.Codes, *, dynamic: bool) -> bool:
+    """Put the codes of the weight `name` in the place of its layer; False when that is no matrix or plain kernel."""
+    path, _, last = name.rpartition(".")
+    parent, _, own = path.rpartition(".")
+    if last != "weight":
+        return False
+    part, owner = module.get_submodule(path), module.get_submodule(parent)
     if isinstance(part, nn.Linear):
-        return Linear(found, part.bias, dynamic=dynamic)
-    plain = part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)
-    return Conv2d(found, part, dynamic=dynamic) if plain else None
+        setattr(owner, own, Linear(found, part.bias, dynamic=dynamic))
+    elif isinstance(part, nn.Conv2d) and _plain(part):
+        setattr(owner, own, Conv2d(found, part, dynamic=dynamic))
+    else:
+        return False
+    return True
+
+
+def _plain(part: nn.Conv2d) -> bool:
+    return part.groups == 1 and part.padding_mode == "zeros" and not isinstance(part.padding, str)

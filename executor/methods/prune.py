@@ -19,9 +19,10 @@ from torch import Tensor
 from executor.methods.select import smallest
 from executor.methods.settings import Prune
 from executor.methods.targets import INPUTS, Holds, cuts, total
+from planner.compression.prune import GROUP
 from planner.errors import Fault, InputError
 
-GROUP, KEPT = 4, 2  # of every GROUP weights along the inputs KEPT stay
+KEPT = 2  # of every GROUP weights along the inputs
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ class Pruner:
         for each in self.targets:
             if each.name in self.masks:
                 each.piece.mul_(self.masks[each.name])
+
+    def resume(self, *, cut: bool) -> None:
+        """After a checkpoint was read, of a training that had been `cut`: its zeros are the masks."""
+        self.masks = {each.name: each.piece.detach() != 0 for each in self.targets} if cut else {}
 
     def sparsity(self) -> Sparsity:
         """Zeros among all pruned matrices of all ranks; collective."""

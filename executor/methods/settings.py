@@ -8,6 +8,7 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+from planner.compression.quantize import GROUP
 from planner.errors import Fault, InputError, nearest
 
 PATTERNS = ("unstructured", "2:4")
@@ -71,7 +72,7 @@ class Quantize:
     """
 
     form: str = "int8"
-    group: int = 64
+    group: int = GROUP
     activations: bool = False
     start: int = 1
     CHOICES: ClassVar = {"form": AWARE}

@@ -1,7 +1,7 @@
 """The weights that compression works on, as this rank holds them, and sums over them that count every weight once.
 
-Matrices, kernels of convolutions and stacks of experts are compressed; embeddings, norms, heads and routers are not,
-unless the caller says so: they are small, and the first and last layers lose most (Zhu & Gupta 2017, arXiv:1710.01878).
+Matrices, kernels of convolutions and stacks of experts are compressed; embeddings, norms, heads, routers and prediction
+modules are not, unless the caller says so: they are small, and the first and last layers lose most (Zhu & Gupta 2017, arXiv:1710.01878).
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
-SPARED = frozenset({"embedding", "embeddings", "norm", "norms", "head", "router", "classifier", "pooler", "fc"})
-"""Pieces of a parameter's name that keep it as it is."""
+SPARED = frozenset({"embedding", "norm", "norms", "head", "router", "mtp"})
+"""Pieces of a parameter's name that keep it as it is; what is left is what `planner.precision.LOW_PRECISION` names."""
 INPUTS = 1  # the dimension of the inputs: [out, in], [out, in, height, width], experts [experts, in, out]
 
 
