@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from executor.phases import Work
 from executor.saved import Saved
@@ -20,6 +20,9 @@ class Job:
     Checkpoints go to `folder` (None: none) after `every` steps (0: only when asked to stop), the newest `keep` stay;
     `resume` is where to go on from. `manifest` is written into each checkpoint. `timeout` [s] of one collective.
     """
+
+    entry: ClassVar[str] = "executor.train"
+    """The module whose `train(job)` does the job on a rank."""
 
     plan: Plan
     steps: int

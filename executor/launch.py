@@ -7,8 +7,9 @@ import signal
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 from executor.failures import cause
 from executor.job import Job, Report
@@ -18,6 +19,7 @@ from planner.errors import RunFailed
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl"}
 NAMELESS = "none"  # what torchrun calls a job without --rdzv-id
+AnyJob = TypeVar("AnyJob", bound=Job)
 WORLD = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
 
@@ -43,7 +45,7 @@ def spawn(job: Job, pool: Ranks, ranks: int) -> list[Report]:
             raise RunFailed(cause(error.failures)) from error
 
 
-def together(make: Callable[[], Job]) -> tuple[Job, list[Report]]:
+def together(make: Callable[[], AnyJob]) -> tuple[AnyJob, list[Report]]:
     """Do the job that rank 0 makes on all ranks that are joined; all reports, on rank 0 alone, else only the own."""
     import torch.distributed as dist  # noqa: PLC0415
 
@@ -65,9 +67,8 @@ def together(make: Callable[[], Job]) -> tuple[Job, list[Report]]:
 
 def _train(job: Job) -> Report:
     """What every rank runs, named here so that the parent, which only hands it on, loads no torch for it."""
-    from executor.train import train  # noqa: PLC0415
-
-    return train(job)
+    report: Report = import_module(job.entry).train(job)
+    return report
 
 
 def _attempt(make: Callable[[], Job]) -> Job | Exception:

@@ -25,6 +25,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, group: Group | None = None, sm
     return run(_Sliced, flat, wanted, group, smoothing)
 
 
+def likeliest(logits: Tensor, group: Group | None = None) -> Tensor:
+    """The id of the largest logit of each token, the lowest of equal ones; arguments as in `cross_entropy`."""
+    highest, ids = logits.detach().float().max(-1)
+    if group is None:
+        return ids
+    best = all_reduce(highest, group, "tensor", "max")
+    ids = torch.where(highest == best, ids + group.rank() * logits.size(-1), logits.size(-1) * group.size())
+    return -all_reduce(-ids, group, "tensor", "max")
+
+
 class _Sliced(Function):
     """Megatron-LM's three small reductions in place of gathering the logits (Shoeybi 2019, arXiv:1909.08053)."""
 

@@ -7,7 +7,7 @@ own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
 
@@ -120,6 +120,8 @@ class Pipeline:
             for chunk, (module, sync, (received, sent)) in enumerate(zip(modules, syncs, boundaries, strict=True))
         ]
         self.first, self.last = rank == 0, rank == pp - 1
+        self.modules, self._group = modules, group
+        self._received = [torch.empty_like(received, requires_grad=False) for received, _ in boundaries]
         self._loss = loss
         self._stages = pp * vpp
         self._runtime = _PipelineScheduleRuntime(stages, micro_batches, loss_fn=self._timed_loss, scale_grads=False)
@@ -130,24 +132,56 @@ class Pipeline:
         """Every rank's actions with torch's sends and receives."""
         return self._runtime.pipeline_order_with_comms
 
-    def run(self, tokens: Tensor, labels: Tensor, ahead: Tensor | None = None) -> Tensor:
-        """Forward and backward of all micro-batches; `tokens`, `labels` and `ahead` [rows, …] are split along dim 0.
+    def run(self, inputs: Tensor, labels: Tensor, extra: Mapping[str, Tensor]) -> Tensor:
+        """Forward and backward of all micro-batches; all tensors [rows, …] are split along dim 0.
 
-        `ahead`, when given, reaches every stage. Returns the sum of the losses on the last stage and 0 on the others;
-        gradients stay in the parameters.
+        `extra` reaches every stage. Returns the sum of the losses on the last stage and 0 on the others; gradients
+        stay in the parameters.
         """
         losses: list[Tensor] = []
-        inputs = (tokens,) if self.first else ()
-        extra: dict[str, Any] = {} if ahead is None else {"ahead": ahead}
+        first = (inputs,) if self.first else ()
         target = labels if self.last else None
+        more: dict[str, Any] = dict(extra)
         with _timed_messages():
-            self._runtime.step(*inputs, target=target, losses=losses, return_outputs=False, **extra)
+            self._runtime.step(*first, target=target, losses=losses, return_outputs=False, **more)
         none = torch.zeros((), device=labels.device)
         return torch.stack([each.detach() for each in losses]).sum() if losses else none
+
+    @torch.no_grad()
+    def forward(self, inputs: Tensor, extra: Mapping[str, Tensor], micro_batches: int) -> list[Tensor]:
+        """Forward alone, chunk after chunk, of any number of micro-batches of the usual size.
+
+        The outputs of the last stage by micro-batch, [] on the other ranks.
+        """
+        pieces = list(inputs.tensor_split(micro_batches))
+        also = _split(extra, micro_batches) if extra else [{} for _ in pieces]
+        behind, ahead = (self._group.rank() - 1) % self._group.size(), (self._group.rank() + 1) % self._group.size()
+        sent: list[tuple[Any, Tensor]] = []  # the tensors have to live until they have gone
+        last = len(self.modules) - 1
+        for chunk, module in enumerate(self.modules):
+            outputs = []
+            for index, more in enumerate(also):
+                x = pieces[index]
+                if not (self.first and chunk == 0) and self._group.size() > 1:
+                    x = torch.empty_like(self._received[chunk])
+                    dist.recv(x, group=self._group, group_src=behind)
+                outputs.append(module(x, **more).contiguous())
+                if not (self.last and chunk == last) and self._group.size() > 1:
+                    sent.append((dist.isend(outputs[-1], group=self._group, group_dst=ahead), outputs[-1]))
+            pieces = outputs
+        for work, _ in sent:
+            work.wait()
+        return pieces if self.last else []
 
     def _timed_loss(self, output: Tensor, labels: Tensor) -> Tensor:
         with span("forward", stage=self._stages - 1):
             return self._loss(output, labels)
+
+
+def _split(extra: Mapping[str, Tensor], pieces: int) -> list[dict[str, Tensor]]:
+    """The tensors by name for each of the pieces along dim 0."""
+    each = [tensor.tensor_split(pieces) for tensor in extra.values()]
+    return [dict(zip(extra, piece, strict=True)) for piece in zip(*each, strict=True)]
 
 
 @contextmanager

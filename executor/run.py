@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,11 @@ from executor.corpus import load
 from executor.job import Job, Report
 from executor.phases import phases
 from executor.proxy import Like, Proxy, proxy
-from executor.ranks import RankFailed, Ranks
-from executor.saved import Saved, found, sweep
+from executor.ranks import Ranks
+from executor.recovery import is_ours, newest, persist, together
+from executor.saved import Saved
 from executor.shrink import Size, source, toml
-from planner.errors import Fault, InputError, RunFailed
+from planner.errors import Fault, InputError
 from planner.files import write
 from planner.plan import Plan, plan_json, provenance, strategy_json
 from planner.provenance import SCHEMA_VERSION, tool_version
@@ -90,7 +90,7 @@ def run(plan: Plan, options: Options, pool: Ranks | None = None) -> Outcome:
     own = pool or Ranks(options.ranks, timeout=options.timeout, backend=launch.BACKENDS[options.device])
     try:
         check = _check(made, options, own) if options.check else None
-        job, reports = _persist(job, options, own)
+        job, reports = persist(job, options, own, options.ranks, options.restarts)
     finally:
         if pool is None:
             own.close()
@@ -102,23 +102,20 @@ def run_joined(plan: Plan, options: Options) -> Outcome | None:
     made: list[Proxy] = []
 
     def make() -> Job:
-        job, found_proxy = _job(plan, replace(options, resume=options.resume or _is_ours(options)))
+        job, found_proxy = _job(plan, replace(options, resume=options.resume or is_ours(options)))
         made.append(found_proxy)
         return job
 
     from executor.rendezvous import joined  # noqa: PLC0415  needs torch
 
     with joined(launch.BACKENDS[options.device], options.timeout) as rank:
-        try:
-            job, reports = launch.together(make)
-        except RunFailed as error:
-            raise RunFailed(f"{error}{_left(options)}") from error
+        job, reports = together(make, options)
     return None if rank else _outcome(made[0], job, reports, None, options)
 
 
 def _job(plan: Plan, options: Options) -> tuple[Job, Proxy]:
     """What the ranks are told; writes the proxy's files."""
-    saved = _newest(options)
+    saved = newest(options)
     if saved and saved.manifest["proxy"]["table"]["source"] != source(plan.setting.model):
         expected = f"the checkpoint's model is {saved.manifest['proxy']['table']['source']}"
         raise InputError(Fault("--resume", expected, plan.setting.model.name))
@@ -153,63 +150,12 @@ def _job(plan: Plan, options: Options) -> tuple[Job, Proxy]:
     return job, made
 
 
-def _newest(options: Options) -> Saved | None:
-    """The checkpoint to go on from; InputError when one is there and nobody asked, or nothing is left to do."""
-    if options.folder is None:
-        return None
-    there = found(options.folder)
-    if there and not options.resume:
-        expected = f"has checkpoints up to step {there[0].step}: go on with --resume or name another folder"
-        raise InputError(Fault("--out", expected, str(options.out)))
-    if there and there[0].step >= options.steps:
-        raise InputError(Fault("--steps", f"the checkpoint has done {there[0].step} steps already", options.steps))
-    if there and there[0].manifest["seed"] != options.seed:
-        raise InputError(Fault("--seed", f"the checkpoint has seed {there[0].manifest['seed']}", options.seed))
-    sweep(options.folder)
-    return there[0] if there else None
-
-
-def _is_ours(options: Options) -> bool:
-    """Whether the newest checkpoint is of this very job of torchrun, which started its ranks again."""
-    there = found(options.folder) if options.folder else []
-    return bool(there) and there[0].manifest.get("run_id") == launch.run_id() is not None
-
-
 def _written(made: Proxy, out: Path) -> Proxy:
     """Write model and plan of the proxy; the plan then knows its model by that file."""
     write(out / "proxy.toml", toml(made.table))
     plan = replace(made.plan, model_name=str(out / "proxy.toml"))
     write(out / "proxy.json", json.dumps(plan_json(plan), indent=2, ensure_ascii=False) + "\n")
     return replace(made, plan=plan)
-
-
-def _persist(job: Job, options: Options, pool: Ranks) -> tuple[Job, list[Report]]:
-    """Run the job, again from the newest checkpoint after each of the failures that are allowed; the last attempt."""
-    for left in range(options.restarts, -1, -1):
-        try:
-            return job, launch.spawn(job, pool, options.ranks)
-        except RunFailed as error:
-            _story(options, error)
-            if not left:
-                raise RunFailed(f"{error}{_left(options)}") from error
-            job = replace(job, resume=_newest(replace(options, resume=True)))
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _story(options: Options, error: RunFailed) -> None:
-    """Keep what every rank said in `failure.txt`, where the disk still takes it."""
-    if options.out and isinstance(error.__cause__, RankFailed):
-        text = "\n".join(f"rank {rank}\n{text}" for rank, text in sorted(error.__cause__.failures.items()))
-        with suppress(InputError):
-            write(options.out / "failure.txt", text)
-
-
-def _left(options: Options) -> str:
-    """Where a failed run can be taken up again."""
-    there = found(options.folder) if options.folder else []
-    if there:
-        return f"; the checkpoint of step {there[0].step} in {options.folder} is intact: go on with --resume"
-    return "; no checkpoint was written (--checkpoint-every N with --out DIR keeps some)"
 
 
 def _check(made: Proxy, options: Options, pool: Ranks) -> Check:

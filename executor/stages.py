@@ -11,8 +11,6 @@ from executor.model import Decoder, build
 from planner.layout import chain, chunks
 from planner.model import Model
 
-IGNORED = -100  # a label that no loss counts
-
 
 @dataclass(frozen=True)
 class Content:
@@ -70,23 +68,4 @@ def make(model: Model, content: Content, device: torch.device, seed: int) -> Dec
         mtp=content.mtp,
         head=content.head,
         seed=seed,
-    )
-
-
-def batch(tokens: Tensor, positions: Tensor, ahead: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Inputs, labels and next tokens of sequences `tokens` [b, s + 1] at the `positions` of this context rank.
-
-    Inputs [b, n]; labels [b, 1 + ahead, n], those of prediction module i one further, `IGNORED` behind the end; next
-    tokens [b, n, ahead].
-    """
-    following = tokens[:, 1:]
-    rows = [following]
-    for depth in range(1, 1 + ahead):
-        end = following.new_full((len(tokens), depth), IGNORED)
-        rows.append(torch.cat((following[:, depth:], end), 1))
-    labels = torch.stack(rows, 1)[..., positions]
-    return (
-        tokens[:, :-1][:, positions].contiguous(),
-        labels,
-        labels[:, :ahead].clamp(min=0).transpose(1, 2).contiguous(),
     )

@@ -7,7 +7,7 @@ with recording(Recorder()) as times:  # executor.spans: what every action and co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,9 +18,10 @@ from torch.distributed.checkpoint.state_dict import _init_optim_state
 
 from executor.clip import clip, local, total_norm
 from executor.copies import Copies, canonical, whole
+from executor.evaluation import Evaluation, evaluate
 from executor.layers.router import Router
-from executor.loss import cross_entropy
 from executor.mesh import build_meshes
+from executor.objective import Batch, LanguageModel, Objective, View, Work, parts
 from executor.optimizers import build
 from executor.optimizers.base import adopt, portable
 from executor.optimizers.rounding import rounding
@@ -33,11 +34,9 @@ from executor.parallel.data import timed_all_reduce
 from executor.pipeline import Pipeline
 from executor.refusal import DTYPES, refuse
 from executor.spans import span
-from executor.stages import Chunk, Content, batch, contents, make
+from executor.stages import Chunk, Content, contents, make
 from planner.model import Model
 from planner.strategy import Choices, Degrees, Workload
-
-AHEAD_WEIGHT = 0.3  # of all prediction modules together beside the main loss (DeepSeek-V3, arXiv:2412.19437, 4.2)
 
 
 @dataclass
@@ -72,22 +71,34 @@ class Trainer:
         lr: float = 1e-3,
         update: Update | None = None,
         options: Options = Options(),  # noqa: B008 (frozen)
+        objective: Objective = LanguageModel(),  # noqa: B008 (frozen)
+        prepare: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
         """Build, cut and schedule this rank's chunks. Every rank must call it.
 
         `update` says how the optimizer of `choices` steps; without it `lr` does, "adam" then decays as AdamW. `options`
-        are the ways to run a plan that the plan leaves open. Raises InputError for what is planned but not run.
+        are the ways to run a plan that the plan leaves open; `objective` is what is minimised (executor.objective);
+        `prepare` may change each chunk while its tensors are whole. Raises InputError for what is planned but not run.
         """
         refuse(model, degrees, choices)
         self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
         self.device, self.rule, self.norm = torch.device(device), update or plain(lr, choices.optimizer), float("nan")
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
-        self._ahead = model.mtp_layers if model.mtp is not None else 0
         self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
+        self.objective, self._count = objective, 1.0
+        self.view = View(
+            workload,
+            self._order,
+            ahead=model.mtp_layers if model.mtp is not None else 0,
+            vocabulary=self.meshes.group("tp") if degrees.tp > 1 else None,
+            total=self._total,
+        )
         pp, vpp = self.meshes.size("pp"), int(degrees.vpp)
         found = contents(model, workload.seq_len, pp, vpp)[self.meshes.rank("pp") :: pp]
         self.modules = [make(model, each, self.device, seed) for each in found]
+        for module in self.modules:
+            prepare(module)
         dtype = DTYPES[choices.precision]
         applied = [apply(each, self.meshes, choices, options, workload.seq_len, dtype) for each in self.modules]
         self._summed = [parameter for each in applied for parameter in each.partial()]
@@ -110,20 +121,22 @@ class Trainer:
             self._loss,
         )
 
-    def step(self, tokens: Tensor) -> float:
-        """One optimizer step on `tokens` [len(rows), seq_len + 1] (the last column is only predicted).
+    def step(self, batch: Batch) -> float:
+        """One optimizer step on this rank's `rows` of a global batch, as the objective takes it.
 
-        Returns the mean loss over the tokens of the global batch, the same on every rank.
+        By default token ids [len(rows), seq_len + 1], the last column only predicted. Returns the mean loss over the
+        labels of the global batch, the same on every rank.
         """
-        loss = self.forward_backward(tokens)
+        loss = self.forward_backward(batch)
         self.update()
         return loss
 
-    def forward_backward(self, tokens: Tensor) -> float:
+    def forward_backward(self, batch: Batch) -> float:
         """The gradients of one step, complete but not clipped, and the loss of `step`."""
-        inputs, labels, ahead = batch(tokens.to(self.device), self._order, self._ahead)
+        work = self._work(batch)
+        self._count = work.count
         with timed_all_reduce():
-            loss = self.pipeline.run(inputs, labels, ahead if self._ahead else None)
+            loss = self.pipeline.run(work.inputs, work.labels, work.extra)
         partial = [local(each.grad) for each in self._summed if each.grad is not None]
         if partial:
             _add_together(partial, self.meshes.group("tp"), "tensor")
@@ -131,6 +144,14 @@ class Trainer:
         if self.meshes.rank("tp"):
             loss = torch.zeros_like(loss)  # the ranks of tp have all computed the same
         return float(all_reduce(loss, dist.group.WORLD, "data"))  # type: ignore[arg-type]
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """What the model says to a batch, without training; any number of rows, not the same on all ranks.
+
+        Every rank must call it. Dropout is off, running statistics stand in for those of the batch, nothing changes.
+        """
+        work = self._work(batch)
+        return evaluate(work, self.objective, self.view, self.pipeline, self.meshes, int(self.degrees.micro_batch))
 
     def update(self) -> None:
         """Clip by the norm over all ranks, step the optimizer, balance the routers, drop the gradients."""
@@ -203,14 +224,20 @@ class Trainer:
         )
         return received, sent
 
-    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """A micro-batch's share of the mean over the global batch, prediction modules included."""
-        group = self.meshes.group("tp") if self.degrees.tp > 1 else None
-        each = [
-            cross_entropy(*pair, group) for pair in zip(logits.chunk(1 + self._ahead), labels.unbind(1), strict=True)
-        ]
-        total = each[0] + sum(each[1:]) * (AHEAD_WEIGHT / max(self._ahead, 1))
-        return total / self.workload.tokens_per_step
+    def _work(self, batch: Batch) -> Work:
+        """The batch on this rank's device, as its pipeline takes it."""
+        return self.objective.work([each.to(self.device) for each in parts(batch)], self.view)
+
+    def _loss(self, output: Tensor, labels: Tensor) -> Tensor:
+        """A micro-batch's share of the mean over the global batch."""
+        return self.objective.loss(output, labels, self.view) / self._count
+
+    def _total(self, x: Tensor) -> Tensor:
+        """The sum of `x` over the ranks that have other sequences or other tokens of them."""
+        for axis in ("cp", "dp"):
+            if self.meshes.size(axis) > 1:
+                x = all_reduce(x, self.meshes.group(axis), "data")
+        return x
 
     def _pieces(self) -> Iterator[Held]:
         for chunk, module in enumerate(self.modules):

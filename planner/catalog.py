@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hwprofiles.faults import Fault, InputError, nearest
+from planner import residual_network
 from planner.families import shape_of_config
 from planner.families.table import model_of_table
 from planner.model import Model
-from planner.shape import build
+from planner.shape import Shape, build
 
 SCHEMA_VERSION = 1
 LARGEST_FILE = 64 * 2**20  # bytes; the longest real configuration is some hundred kB
@@ -26,6 +27,7 @@ LABELS = (
     "embedding",
     "attention",
     "dense_ffn",
+    "convolutions",
     "experts",
     "shared_experts",
     "router",
@@ -57,7 +59,11 @@ def names() -> list[str]:
 
 
 def describe(model: Model, seq_len: int) -> dict[str, Any]:
-    """What `plan models NAME --json` prints: parameters by part and FLOP per trained token at `seq_len`."""
+    """What `plan models NAME --json` prints: parameters by part and FLOP per trained token at `seq_len`.
+
+    A model of images has one length of sequence, whatever `seq_len` says.
+    """
+    seq_len = model.sequence or seq_len
     parts = model.parameters()
     flops = {
         "causal": model.flops_per_token(seq_len, causal=True),
@@ -113,8 +119,8 @@ def _load_file(path: Path, assume: str | None) -> Model:
         if assume is not None:
             raise InputError(Fault("assume", "only for a config.json", assume))
         return model_of_table(_parse_toml(text, where), where, name)
-    shape = shape_of_config(_parse_json(text, where), where, name, assume)
-    return build(shape, where)
+    found = shape_of_config(_parse_json(text, where), where, name, assume)
+    return build(found, where) if isinstance(found, Shape) else residual_network.build(found, where)
 
 
 def _read(path: Path, where: str) -> str:

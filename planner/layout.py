@@ -39,7 +39,7 @@ def layer_kinds(model: Model) -> tuple[Layer, ...]:
 
 def weights(model: Model, seq_len: int) -> tuple[float, ...]:
     """Forward FLOP per token of each column of a layout, the weight by which stages are balanced."""
-    flops = [kind.linear_flops() + kind.attention_flops(seq_len, causal=True) for kind in layer_kinds(model)]
+    flops = [kind.forward_flops(seq_len, causal=True) for kind in layer_kinds(model)]
     if len(flops) > len(model.kinds) + 2:
         flops[-1] += model.head.linear_flops()
     return tuple(float(x) for x in flops)

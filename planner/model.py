@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import prod
 
 from planner.layers.base import Core, Linear, Parts, Table, Vector
 
@@ -16,10 +17,15 @@ BACKWARD_OVER_FORWARD = 2  # dgrad and wgrad each repeat the forward matrix mult
 
 @dataclass(frozen=True)
 class Layer:
-    """One kind of layer (dense, moe, embedding, head, mtp): a name and its parts."""
+    """One kind of layer (dense, moe, embedding, head, mtp): a name and its parts.
+
+    `takes`: the shape of what one sequence brings in where that is an image (channels, height, width); () where it is
+    hidden states, one a token.
+    """
 
     name: str
     parts: Parts
+    takes: tuple[int, ...] = ()
 
     def parameters(self) -> Counter[str]:
         """Parameters by label, all copies."""
@@ -30,12 +36,26 @@ class Layer:
         return _parameters(self.parts, active=True)
 
     def linear_flops(self) -> int:
-        """Forward FLOP per token of the matrix multiplies with weights."""
-        return sum(2 * p.inputs * p.outputs * p.active for p in self.parts if isinstance(p, Linear))
+        """Forward FLOP per token of the matrix multiplies with weights that every token passes."""
+        return sum(2 * p.inputs * p.outputs * p.active for p in self.parts if isinstance(p, Linear) and not p.rows)
+
+    def sequence_flops(self) -> int:
+        """Forward FLOP per sequence of the other ones: classifiers and convolutions, whatever the length."""
+        return sum(2 * p.inputs * p.outputs * p.rows for p in self.parts if isinstance(p, Linear) and p.rows)
 
     def attention_flops(self, seq_len: int, *, causal: bool) -> float:
         """Forward FLOP per token of the attention products; `causal` counts the masked half out."""
         return sum(core_flops(p, seq_len, causal=causal) for p in self.parts if isinstance(p, Core))
+
+    def forward_flops(self, seq_len: int, *, causal: bool) -> float:
+        """Forward FLOP per token, all together."""
+        total = self.linear_flops() + self.attention_flops(seq_len, causal=causal)
+        fixed = self.sequence_flops()
+        return total + fixed / seq_len if fixed else total
+
+    def entering(self) -> int:
+        """Values that one sequence brings in; 0 where each token brings a hidden state."""
+        return prod(self.takes) if self.takes else 0
 
 
 def core_flops(core: Core, seq_len: int, *, causal: bool) -> float:
@@ -71,7 +91,10 @@ class Model:
 
     `mtp` is one multi-token-prediction module (None when the model has none), repeated `mtp_layers` times; it
     shares embedding and output matrix, whose work it repeats. `tied`: the head uses the embedding's weights.
-    `experts` and `topk` are 0 for a dense model; `kv_heads` is 0 for MLA. `provenance` says where the shape is from.
+    `experts` and `topk` are 0 for a dense model; `kv_heads` is 0 for MLA, `vocab` and `heads` where there are none.
+    `predicts`: the next "tokens", "masked" ones or "classes" of whole sequences. `sequence`: the one length [tokens]
+    that it takes, 0 for any; a model that is all convolutions takes an image as a sequence of one token. `provenance`
+    says where the shape is from.
     """
 
     name: str
@@ -89,12 +112,25 @@ class Model:
     mtp: Layer | None = None
     mtp_layers: int = 0
     tied: bool = False
+    predicts: str = "tokens"
+    sequence: int = 0
     provenance: str = field(default="", compare=False)
 
     @property
     def layers(self) -> int:
         """Decoder layers, without MTP."""
         return len(self.order)
+
+    @property
+    def boundary(self) -> int:
+        """Values per token that cross from stage to stage; between convolutions the widest tensor, an upper bound."""
+        return max(layer.entering() for layer in (*self.kinds, self.head)) or self.hidden
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a sequence: rows of the table of learned positions; 0 where there is none."""
+        tables = (part.rows for part in self.embedding.parts if isinstance(part, Table) and part.name == "positions")
+        return self.sequence or next(tables, 0)
 
     def stack(self) -> Iterator[Layer]:
         """Embedding, layers in depth, head (without MTP)."""
@@ -124,7 +160,7 @@ class Model:
         `causal` counts masked scores out (half of full attention). Source: Narayanan 2021, appendix; the embedding
         lookup counts nothing, the output matrix counts in full.
         """
-        forward = sum(x.linear_flops() + x.attention_flops(seq_len, causal=causal) for x in self.stack())
+        forward = sum(x.forward_flops(seq_len, causal=causal) for x in self.stack())
         if mtp and self.mtp is not None:
             extra = self.mtp.linear_flops() + self.mtp.attention_flops(seq_len, causal=causal)
             forward += self.mtp_layers * (extra + self.head.linear_flops())
@@ -135,7 +171,7 @@ class Model:
         for layer in self.stack():
             total.update(layer.active_parameters() if active else layer.parameters())
         if self.tied:
-            del total["head"]
+            total["head"] -= self.vocab * self.hidden
         if self.mtp is not None:
             part = self.mtp.active_parameters() if active else self.mtp.parameters()
             total["mtp"] = self.mtp_layers * sum(part.values())

@@ -81,10 +81,21 @@ def prepare(
             faults += error.faults
     if faults:
         raise InputError(*faults)
+    _check_length(found[0], workload.seq_len)
     setting = Setting(found[0], found[1], workload, choices, found[2])
     if calibration:
         setting = calibrated(setting, found[3])
     return Plan(model, cluster, setting, Degrees(gpus), calibration)
+
+
+def _check_length(model: Model, seq_len: int) -> None:
+    """Raise InputError when the model can't take sequences of this length."""
+    if model.sequence not in {0, seq_len}:
+        expected = f"an image is a sequence of {model.sequence} for {model.name}"
+        raise InputError(Fault("workload.seq_len", expected, seq_len))
+    if 0 < model.longest < seq_len:
+        expected = f"{model.name} has learned the positions of {model.longest} tokens"
+        raise InputError(Fault("workload.seq_len", expected, seq_len))
 
 
 def peak_flops(setting: Setting) -> float:

@@ -15,7 +15,7 @@ import numpy as np
 from hwprofiles.spec import Cluster
 from planner import schedules
 from planner.errors import Fault
-from planner.layers.base import Cut, Linear
+from planner.layers.base import Convolution, Cut, Linear
 from planner.layout import chain
 from planner.model import Model
 from planner.strategy import ORDERS, Choices, Degrees, Workload
@@ -86,7 +86,18 @@ def _order(c: Case) -> Any:
 
 
 def _sequence(c: Case) -> Any:
-    return c.workload.seq_len % (np.where(c.d.cp > 1, 2 * c.d.cp, 1) * c.d.tp) == 0
+    by_tp = c.d.tp if c.choices.sequence_parallel and not _convolutions(c.model) else 1
+    by_cp = 1 if _whole(c.model) else np.where(c.d.cp > 1, 2 * c.d.cp, 1)
+    return c.workload.seq_len % (by_cp * by_tp * (c.d.tp >= 1)) == 0
+
+
+def _whole(model: Model) -> bool:
+    """Whether something works on whole sequences: a classifier, a convolution."""
+    return any(layer.sequence_flops() for layer in model.stack())
+
+
+def _convolutions(model: Model) -> bool:
+    return any(isinstance(part, Convolution) for kind in model.kinds for part in kind.parts)
 
 
 def _kv(c: Case) -> Any:
@@ -144,7 +155,8 @@ SEQUENCE = Rule(
     "sequence",
     _sequence,
     lambda c: (
-        f"seq_len = {c.workload.seq_len} must be a multiple of tp · 2 cp (tp = {c.d.tp}, cp = {c.d.cp}; 1 for cp = 1)"
+        f"seq_len = {c.workload.seq_len} must be a multiple of tp · 2 cp (tp = {c.d.tp}, cp = {c.d.cp}; 1 for cp = 1,"
+        " and for tp without sequence parallelism)"
     ),
     "cp",
     lambda c: max(c.workload.seq_len // (2 * int(c.d.tp)), 1),
@@ -200,6 +212,20 @@ ORDER = Rule(
     _order,
     lambda c: f"rank order {c.choices.order} needs pp > 1 and ep · etp = tp · cp",
 )
+WHOLE = Rule(
+    "whole_sequences",
+    lambda c: (c.d.cp == 1) | (not _whole(c.model)),
+    lambda c: f"cp = {c.d.cp} must be 1: {c.model.name} works on whole sequences, which cp would cut",
+    "cp",
+    lambda c: 1,
+)
+CONVOLUTIONS = Rule(
+    "convolutions",
+    lambda c: (c.d.tp == 1) | (not _convolutions(c.model)),
+    lambda c: f"tp = {c.d.tp} must be 1: the convolutions of {c.model.name} are not cut",
+    "tp",
+    lambda c: 1,
+)
 SEQUENCE_PARALLEL = Rule(
     "sequence_parallel",
     lambda c: (c.d.tp == 1) | c.choices.sequence_parallel | (c.model.experts == 0),
@@ -213,7 +239,7 @@ FORMAT = Rule(
     ),
 )
 
-STRUCTURE = (WORLD, HEADS, KV_HEADS, WIDTHS, SEQUENCE, FORMAT, SEQUENCE_PARALLEL)
+STRUCTURE = (WORLD, HEADS, KV_HEADS, WIDTHS, WHOLE, CONVOLUTIONS, SEQUENCE, FORMAT, SEQUENCE_PARALLEL)
 FOLD = (EXPERTS, EXPERT_WIDTHS, FOLDING, ORDER)
 REST = (BATCH, LAYERS, REPLICAS)
 

@@ -49,8 +49,18 @@ def stage_held(each: tuple[Held, ...], counts: tuple[Count, ...], model: Model, 
     return Held(dense, expert, tensors)
 
 
+def linear_rows(part: Linear, setting: Setting, degrees: Degrees) -> Num:
+    """Rows of one micro-batch that a matrix multiply works on; those of whole sequences are on each rank of tp."""
+    if part.rows:
+        return degrees.micro_batch * (part.rows * 1.0)
+    return tokens(setting, degrees) if part.cut is not Cut.NONE else sharded_tokens(setting, degrees)
+
+
 def pointwise_rows(part: Pointwise, setting: Setting, degrees: Degrees) -> Num:
     """Tokens (times experts visited) of a memory-bound tensor on one rank, a width cut by tp counted as fewer."""
+    if part.rows:
+        whole: Num = degrees.micro_batch * (part.rows * 1.0)
+        return whole / degrees.tp if part.cut is Cut.COLUMN else whole
     rows: Num = sharded_tokens(setting, degrees)
     if part.expert or part.cut is Cut.COLUMN:
         rows = tokens(setting, degrees) / degrees.tp

@@ -58,7 +58,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def adamw(piece: Tensor, gradient: Tensor, first: Tensor, second: Tensor, step: float, group: dict[str, Any]) -> None:
-    """One step of AdamW in place on `piece` and its moments; `step` from 1, `group` has lr, betas, eps, weight_decay."""
+    """One step (from 1) in place on `piece` and its moments; `group` has lr, betas, eps, weight_decay."""
     beta1, beta2 = group["betas"]
     piece.mul_(1.0 - group["lr"] * group["weight_decay"])
     first.lerp_(gradient, 1.0 - beta1)

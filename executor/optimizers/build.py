@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -28,19 +28,18 @@ def build(name: str, pieces: Sequence[Piece], update: Update) -> torch.optim.Opt
     rate: dict[str, Any] = {"lr": update.learning_rate, "weight_decay": update.weight_decay}
     adam = {**rate, "betas": update.betas_of(name), "eps": update.epsilon}
     momentum = {"momentum": update.momentum_of(name), "nesterov": update.nesterov_of(name)}
-    if name == "adam":
-        return torch.optim.Adam(groups, **adam, fused=True)
-    if name in {"adam-bf16", "adam-8bit"}:
-        return LowAdam(groups, Bf16() if name == "adam-bf16" else Blocks8(), **adam)
-    if name in {"sgd", "sgd-momentum"}:
-        return torch.optim.SGD(groups, **rate, **momentum, fused=True)
-    if name == "adafactor":
-        return Factored(groups, likes, **rate, beta2_decay=update.beta2_decay)
-    if name == "muon":
-        return Muon(groups, likes, **adam, **momentum)
-    if name == "lion":
-        return Lion(groups, **rate, betas=update.betas_of(name))
-    return torch.optim.AdamW(groups, **adam, fused=True)
+    makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
+        "adam": lambda: torch.optim.Adam(groups, **adam, fused=True),
+        "adamw": lambda: torch.optim.AdamW(groups, **adam, fused=True),
+        "adam-bf16": lambda: LowAdam(groups, Bf16(), **adam),
+        "adam-8bit": lambda: LowAdam(groups, Blocks8(), **adam),
+        "sgd": lambda: torch.optim.SGD(groups, **rate, **momentum, fused=True),
+        "sgd-momentum": lambda: torch.optim.SGD(groups, **rate, **momentum, fused=True),
+        "adafactor": lambda: Factored(groups, likes, **rate, beta2_decay=update.beta2_decay),
+        "muon": lambda: Muon(groups, likes, **adam, **momentum),
+        "lion": lambda: Lion(groups, **rate, betas=update.betas_of(name)),
+    }
+    return makers[name]()
 
 
 def kind(name: str, parameter: Tensor) -> str:

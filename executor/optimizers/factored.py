@@ -20,7 +20,10 @@ class Factored(Own):
     """torch.optim.Adafactor; the states, which are small, are whole on every rank."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], likes: Mapping[Tensor, Tensor], **defaults: Any) -> None:
-        """`likes`: the parameter (a DTensor where it is cut) of each piece. `defaults`: lr, weight_decay, beta2_decay."""
+        """`likes`: the parameter (a DTensor where it is cut) of each piece.
+
+        `defaults`: lr, weight_decay, beta2_decay.
+        """
         super().__init__(groups, defaults)
         self._likes = likes
 

@@ -55,9 +55,9 @@ class Muon(Own):
 
 
 def orthogonal(update: Tensor) -> Tensor:
-    """`update` [outputs, inputs…] (convolution) or [matrices, a, b] with singular values near 1, scaled to AdamW's size.
+    """`update` [a, b], stacks of them or a convolution [a, b, height, width], with singular values near 1.
 
-    Newton-Schulz iterations; the scale is SAME_RMS · sqrt(max(a, b)).
+    Newton-Schulz iterations; scaled by SAME_RMS · sqrt(max(a, b)) to the size of AdamW's updates.
     """
     x = update.flatten(1) if update.dim() == 4 else update
     turned = x.size(-2) > x.size(-1)

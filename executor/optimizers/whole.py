@@ -21,7 +21,7 @@ def placed(piece: Tensor, like: Tensor) -> Tensor:
 
 
 def gathered(piece: Tensor, like: Tensor) -> Tensor:
-    """The whole tensor of which `piece` is this rank's part, cut as `like` is. Collective over the ranks that cut it."""
+    """The whole tensor of which `piece` is this rank's part, cut as `like` is; every rank that cuts it must call."""
     whole = placed(piece, like)
     return whole.full_tensor() if isinstance(whole, DTensor) else whole
 

@@ -90,6 +90,13 @@ def apply_data(model: Decoder, meshes: Meshes, zero: int, dtype: torch.dtype) ->
     return FsdpSync(root, zero)
 
 
+def reshard(model: nn.Module) -> None:
+    """Drop the gathered parameters of a stage, which a forward pass without a backward one has left."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
+
+
 def _mesh(view: DeviceMesh, zero: int) -> DeviceMesh:
     """(replicate, shard), only what is needed of it; all of it flattened for ZeRO 0, which shards nothing."""
     if zero == 0 or view["replicate"].size() == 1:

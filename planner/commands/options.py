@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from hwprofiles import quantity
+from planner import catalog
 from planner.errors import Fault, InputError
 from planner.optimizers import OPTIMIZERS
 from planner.plan import Plan, prepare
@@ -17,6 +18,7 @@ from planner.precision import PRECISIONS
 from planner.strategy import Choices, Workload
 
 LARGEST = 10**9  # GPUs or sequences beyond this are a slip of the keyboard
+SEQ_LEN = 4096
 LARGEST_RUN = 10**18  # and tokens of a run
 
 
@@ -62,7 +64,7 @@ class Common:
 
     model: str
     cluster: str
-    seq_len: int
+    seq_len: int | None
     global_batch: int
     tokens: int
     precision: str
@@ -72,10 +74,18 @@ class Common:
 
     def plan(self, gpus: int, cluster: str | None = None) -> Plan:
         """Resolve everything; InputError with all faults."""
-        workload = Workload(self.seq_len, self.global_batch, float(self.tokens))
+        workload = Workload(self.seq_len or _usual(self.model), self.global_batch, float(self.tokens))
         choices = Choices(precision=self.precision, optimizer=self.optimizer)
         names = (self.model, cluster or self.cluster, gpus, workload, choices, self.stack)
         return prepare(*names, self.calibration or "")
+
+
+def _usual(model: str) -> int:
+    """The sequence of a model where none is given: as many tokens as it can take, up to `SEQ_LEN`."""
+    try:
+        return min(catalog.load(model).longest or SEQ_LEN, SEQ_LEN)
+    except InputError:
+        return SEQ_LEN  # the model is refused when the plan is prepared, with all other faults
 
 
 def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -97,7 +107,11 @@ def inputs(function: Callable[..., Any]) -> Callable[..., Any]:
 _OPTIONS = (
     click.argument("model"),
     click.option("--cluster", required=True, help="A catalogue name or a TOML file; `plan hardware` lists them."),
-    click.option("--seq-len", type=COUNT, default="4096", show_default=True, help="Tokens per sequence."),
+    click.option(
+        "--seq-len",
+        type=COUNT,
+        help=f"Tokens per sequence; {SEQ_LEN} unless given, or as many as the model has positions for.",
+    ),
     click.option("--global-batch", type=COUNT, default="2048", show_default=True, help="Sequences per step."),
     click.option("--tokens", type=TOKENS, default="15T", show_default=True, help="Tokens of the whole run."),
     click.option("--precision", type=click.Choice(list(PRECISIONS)), default="bf16", show_default=True),

@@ -11,8 +11,8 @@ from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer, core_flops
 from planner.precision import LOW_PRECISION
-from planner.setting import Setting, sharded_tokens, tokens
-from planner.sharding import pointwise_rows
+from planner.setting import Setting, tokens
+from planner.sharding import linear_rows, pointwise_rows
 from planner.strategy import Degrees
 
 
@@ -117,20 +117,21 @@ def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
 
 def linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
     """Forward, and dgrad + wgrad, of a matrix multiply cut by tp."""
-    rows = tokens(setting, degrees) if part.cut is not Cut.NONE else sharded_tokens(setting, degrees)
+    rows = linear_rows(part, setting, degrees)
     inner = part.inputs / degrees.tp if part.cut is Cut.ROW else part.inputs * 1.0
     columns = part.outputs / degrees.tp if part.cut is Cut.COLUMN else part.outputs * 1.0
+    held = inner * part.density  # of the input, a row
     form, peak, curve = _form(part, setting)
     gpu, accumulate = setting.gpu, 2.0 * setting.stack.gradient_bytes
-    operands = form * (rows * inner + inner * columns)
+    operands = form * (rows * held + inner * columns)
     ahead = kernels.matmul(rows, columns, inner, operands + setting.value * rows * columns, peak, curve, gpu)
     down = kernels.matmul(
-        rows, inner, columns, form * (rows * columns + inner * columns) + setting.value * rows * inner, peak, curve, gpu
+        rows, inner, columns, form * (rows * columns + inner * columns) + setting.value * rows * held, peak, curve, gpu
     )
-    moved = form * rows * (inner + columns) + accumulate * inner * columns
+    moved = form * rows * (held + columns) + accumulate * inner * columns
     wide = kernels.matmul(inner, columns, rows, moved, peak, curve, gpu)
     cast = setting.precision.cast if part.label in LOW_PRECISION else 0.0
-    return ahead + kernels.traffic(cast * rows * inner, gpu), down + wide + kernels.traffic(cast * rows * columns, gpu)
+    return ahead + kernels.traffic(cast * rows * held, gpu), down + wide + kernels.traffic(cast * rows * columns, gpu)
 
 
 def expert_linear_time(part: Linear, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:

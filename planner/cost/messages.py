@@ -49,7 +49,7 @@ def boundary(part: Part, setting: Setting, degrees: Degrees) -> Boundary | None:
     width = part.outputs if part.cut is Cut.ROW else part.gathered
     if width == 0:
         return None
-    rows = tokens(setting, degrees)
+    rows = degrees.micro_batch * part.rows if part.rows else tokens(setting, degrees)
     if part.expert:
         rows = rows / degrees.tp * degrees.etp * part.active
     return Boundary("etp" if part.expert else "tp", rows * width * setting.value, enters=part.cut is Cut.COLUMN)

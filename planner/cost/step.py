@@ -129,7 +129,7 @@ def largest_stage(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting
 @formula(unit="s", source="Narayanan 2021 sec. 3.3.1: activations of one micro-batch to the next stage, gradients back")
 def pipeline_time(schedule: Schedule, micro_batches: Count, setting: Setting, degrees: Degrees) -> Num:
     """Exposed sends of a stage in one step."""
-    volume = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
+    volume = setting.value * sharded_tokens(setting, degrees) * setting.model.boundary
     one = point_to_point(volume, path(groups(degrees, setting.choices).pp, setting.tiers))
     sends = schedule.sends(degrees.pp, degrees.vpp, micro_batches)
     total: Num = (

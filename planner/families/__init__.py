@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hwprofiles.faults import Fault, InputError, nearest
-from planner.families import deepseek, dense, experts, gemma, gpt, llama4
+from planner.families import deepseek, dense, encoder, experts, gemma, gpt, llama4, resnet
 from planner.families.reader import Config, Family, Reader
+from planner.residual_network import ResidualNetwork
 from planner.shape import Shape
 
 ALL = (
@@ -16,6 +17,8 @@ ALL = (
     *experts.FAMILIES,
     *deepseek.FAMILIES,
     *llama4.FAMILIES,
+    *encoder.FAMILIES,
+    *resnet.FAMILIES,
 )
 REGISTRY: dict[str, Family] = {model_type: family for family in ALL for model_type in family.model_types}
 REFUSED = {
@@ -32,10 +35,10 @@ REFUSED = {
 """Why a known `model_type` can't be counted."""
 
 
-def shape_of_config(config: Config, where: str, name: str, assume: str | None = None) -> Shape:
-    """The shape of a configuration; `assume` reads it as another `model_type`. Raises InputError with all faults.
+def shape_of_config(config: Config, where: str, name: str, assume: str | None = None) -> Shape | ResidualNetwork:
+    """The hyper-parameters of a configuration; `assume` reads it as another `model_type`.
 
-    Of a multimodal configuration only the text decoder is counted.
+    Raises InputError with all faults. Of a multimodal configuration only the text decoder is counted.
     """
     text: Any = config.get("text_config")
     inner: dict[str, Any] = dict(text) if isinstance(text, dict) else dict(config)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hwprofiles.faults import Fault, InputError
+from planner.residual_network import ResidualNetwork
 from planner.shape import LARGEST, MOST_LAYERS, Shape
 
 Config = Mapping[str, Any]
@@ -130,7 +131,7 @@ class Family:
 
     name: str
     model_types: tuple[str, ...]
-    read: Callable[[Reader], Shape]
+    read: Callable[[Reader], Shape | ResidualNetwork]
 
 
 def block(reader: Reader, **known: Any) -> dict[str, Any]:

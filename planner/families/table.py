@@ -1,7 +1,8 @@
 """A model as a TOML table of shape fields; or kinds of layers, each with its own fields, and their order.
 
-A flat table is one shape. With `[kinds.NAME]` the fields of a kind override the table's for that kind, `reach` says
-what its attention sees, and `order = [{kind = "NAME", count = 3}, …]` lists the layers from first to last.
+A flat table is one shape; with `architecture = "resnet"` it has the fields of a residual network instead. With
+`[kinds.NAME]` the fields of a kind override the table's for that kind, `reach` says what its attention sees, and
+`order = [{kind = "NAME", count = 3}, …]` lists the layers from first to last.
 """
 
 from __future__ import annotations
@@ -11,15 +12,21 @@ from dataclasses import fields, replace
 from typing import Any
 
 from hwprofiles.faults import Fault, InputError, nearest
+from planner import residual_network
 from planner.model import Model
+from planner.residual_network import ResidualNetwork
 from planner.shape import MOST_LAYERS, REACHES, Shape, assemble, build, faults, layer, resolved
 
 SHAPE_KEYS = tuple(field.name for field in fields(Shape) if field.name != "provenance")
 OWN_KEYS = ("aliases", "kinds", "order", "refused", "source")
 NEEDED = ("hidden", "vocab", "heads", "source")
-WHOLE_MODEL = frozenset(
-    "name family layers hidden vocab tied norm positions embedding_norm head_bias mtp_layers".split()  # noqa: SIM905
-) | {"reaches", "first_dense", "moe_every", "dense_layers"}
+NETWORK_KEYS = tuple(field.name for field in fields(ResidualNetwork) if field.name != "provenance")
+NETWORK_NEEDED = ("image", "widths", "depths", "classes", "source")
+_WHOLE_MODEL = """
+    name family layers hidden vocab tied norm positions embedding_norm head_bias mtp_layers reaches first_dense
+    moe_every dense_layers token_types predicts classes pooled image patch channels causal rotary
+"""
+WHOLE_MODEL = frozenset(_WHOLE_MODEL.split())
 KIND_KEYS = (*(key for key in SHAPE_KEYS if key not in WHOLE_MODEL), "reach")
 
 Table = Mapping[str, Any]
@@ -29,8 +36,10 @@ def model_of_table(table: Table, where: str, name: str) -> Model:
     """The model that a TOML table describes; raises InputError with all faults."""
     if isinstance(table.get("refused"), str):
         raise InputError(Fault(where, table["refused"]))
+    if "architecture" in table:
+        return _network(table, where, name)
     explicit = "kinds" in table or "order" in table
-    needed = NEEDED if explicit else (*NEEDED, "layers")
+    needed = [key for key in NEEDED if key != "vocab" or "image" not in table] + ["layers"] * (not explicit)
     wrong = [
         *_unknown(table, (*SHAPE_KEYS, *OWN_KEYS), where),
         *(Fault(f"{where}: {key}", "is missing") for key in needed if key not in table),
@@ -41,8 +50,26 @@ def model_of_table(table: Table, where: str, name: str) -> Model:
     if wrong:
         raise InputError(*wrong)
     given = {key: _plain(table[key]) for key in SHAPE_KEYS if key in table}
-    top = {"name": name, "family": "table", "layers": 1, **given, "provenance": source}
+    top = {"name": name, "family": "table", "layers": 1, "vocab": 0, **given, "provenance": source}
     return _explicit(Shape(**top), table, where) if explicit else build(Shape(**top), where)
+
+
+def _network(table: Table, where: str, name: str) -> Model:
+    """A residual network."""
+    source = table.get("source", "")
+    wrong = [
+        *_unknown(table, (*NETWORK_KEYS, "architecture", "aliases", "source"), where),
+        *(Fault(f"{where}: {key}", "is missing") for key in NETWORK_NEEDED if key not in table),
+    ]
+    if table["architecture"] != "resnet":
+        wrong.append(Fault(f"{where}: architecture", 'expected "resnet", or no such key', table["architecture"]))
+    if not isinstance(source, str) or not source.strip():
+        wrong.append(Fault(f"{where}: source", "expected where the numbers are from", source))
+    if wrong:
+        raise InputError(*wrong)
+    given = {key: _plain(table[key]) for key in NETWORK_KEYS if key in table}
+    network = ResidualNetwork(**{"name": name, **given, "provenance": source})
+    return residual_network.build(network, where)
 
 
 def _plain(value: Any) -> Any:

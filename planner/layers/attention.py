@@ -23,6 +23,8 @@ class Heads:
     `qk_norm`: "none", "head" (one gain of `head_dim` shared by all heads) or "full" (a gain for every channel).
     `sinks`: one learned logit a head. `window` [tokens], with `chunked` the block instead of the sliding reach.
     `own_kv`: False when keys and values come from an earlier layer (cross-layer attention, arXiv:2405.12981).
+    `causal`: False when a token sees those behind it too (BERT, ViT); `rotary`: False when positions are not turned
+    into q and k.
     """
 
     hidden: int
@@ -37,6 +39,8 @@ class Heads:
     window: int | None = None
     chunked: bool = False
     own_kv: bool = True
+    causal: bool = True
+    rotary: bool = True
 
 
 def attention(size: Heads) -> Parts:
@@ -46,7 +50,8 @@ def attention(size: Heads) -> Parts:
     projection = Linear(
         "qkv", "attention", size.hidden, width + 2 * kv_width, Cut.COLUMN, bias=size.qkv_bias, cheap_input=True
     )
-    rotary = Pointwise("rotary", width + kv_width, ROTARY, ROTARY, cut=Cut.COLUMN)
+    turned = Pointwise("rotary", width + kv_width, ROTARY, ROTARY, cut=Cut.COLUMN)
+    rotary = (turned,) if size.rotary else ()
     core = Core(
         "core",
         size.heads,
@@ -54,12 +59,13 @@ def attention(size: Heads) -> Parts:
         size.head_dim,
         size.head_dim,
         window=size.window,
+        causal=size.causal,
         chunked=size.chunked,
         own_kv=size.own_kv,
     )
     output = Linear("attention_out", "attention", width, size.hidden, Cut.ROW, bias=size.out_bias)
     sinks = (Vector("sinks", "attention", size.heads, Cut.COLUMN),) if size.sinks else ()
-    return (projection, *_qk_norm(size, width, kv_width), rotary, *sinks, core, output)
+    return (projection, *_qk_norm(size, width, kv_width), *rotary, *sinks, core, output)
 
 
 def _qk_norm(size: Heads, width: int, kv_width: int) -> Parts:

@@ -22,12 +22,15 @@ class Cut(Enum):
 class Linear:
     """`copies` weight matrices inputs × outputs (experts when more than one), of which a token visits `active`.
 
-    `label` is the line of the parameter table it counts under: attention, dense_ffn, experts, shared_experts, router,
-    head, mtp. `expert` parts are cut by ep and etp, all others by tp. `bias` adds `outputs` parameters per copy.
+    `label` is the line of the parameter table it counts under: attention, dense_ffn, convolutions, experts,
+    shared_experts, router, head, mtp. `expert` parts are cut by ep and etp, all others by tp. `bias` adds `outputs`
+    parameters per copy.
     `saves` keeps the input for the weight gradient (False when an earlier linear of the layer keeps the same tensor);
     `cheap_input` says that the input comes from a norm or an activation, so selective recompute rebuilds it;
     `rebuilt` says that selective recompute runs this linear again (MLA up-projections); `enters`: the channels that
-    sequence parallelism gathers before a column cut, None for its inputs where it keeps them, else 0.
+    sequence parallelism gathers before a column cut, None for its inputs where it keeps them, else 0. `rows`: of one
+    sequence it works on so many rows, whatever the length (a classifier on 1, a convolution on the positions of an
+    image); 0: on every token.
     """
 
     name: str
@@ -43,6 +46,12 @@ class Linear:
     cheap_input: bool = False
     rebuilt: bool = False
     enters: int | None = None
+    rows: int = 0
+
+    @property
+    def density(self) -> float:
+        """Values that its input holds over those that it multiplies: windows of a convolution share theirs."""
+        return 1.0
 
     @property
     def gathered(self) -> int:
@@ -50,6 +59,28 @@ class Linear:
         if self.cut is not Cut.COLUMN:
             return 0
         return self.inputs * self.saves if self.enters is None else self.enters
+
+
+@dataclass(frozen=True)
+class Convolution(Linear):
+    """A matrix over windows of `kernel`² positions, `stride` apart, of an image of `side`² positions.
+
+    `inputs` are channels · kernel², `rows` the positions of the output.
+    """
+
+    kernel: int = 1
+    stride: int = 1
+    side: int = 1
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input."""
+        return self.inputs // self.kernel**2
+
+    @property
+    def density(self) -> float:
+        """The whole input is kept and read once, whatever the windows see of it."""
+        return self.side**2 / (self.rows * self.kernel**2)
 
 
 @dataclass(frozen=True)
@@ -109,7 +140,7 @@ class Pointwise:
     The forward pass moves `forward` tensors of that width through memory, the backward pass `backward`. `saved` of
     them stay for the backward pass (a norm keeps its input, a gated activation both its inputs). `cut` is COLUMN when
     tp shards the width (between a column and a row linear), NONE when sp shards the tokens instead. `active` copies
-    per token for experts (`expert`).
+    per token for experts (`expert`); `rows` as in Linear.
     """
 
     name: str
@@ -120,6 +151,7 @@ class Pointwise:
     cut: Cut = Cut.NONE
     active: int = 1
     expert: bool = False
+    rows: int = 0
 
 
 Part = Linear | Vector | Table | Core | Pointwise

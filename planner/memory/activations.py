@@ -10,7 +10,7 @@ from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer
 from planner.precision import FP32, LOW_PRECISION
 from planner.setting import Setting, sharded_tokens, tokens
-from planner.sharding import pointwise_rows
+from planner.sharding import linear_rows, pointwise_rows
 from planner.strategy import Degrees
 
 UNFUSED_SCORES = 5.0  # bytes per score: softmax output, dropout mask and dropout output (Korthikanti 2022)
@@ -20,6 +20,9 @@ UNFUSED_SCORES = 5.0  # bytes per score: softmax output, dropout mask and dropou
 def layer_activations(layer: Layer, setting: Setting, degrees: Degrees, recompute: str) -> Num:
     """Saved bytes of one micro-batch in one layer on one rank under `recompute` (none, selective or full)."""
     if recompute == "full":
+        image = layer.entering()
+        if image:
+            return degrees.micro_batch * (setting.value * image)
         kept: Num = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
         return kept
     selective = recompute == "selective"
@@ -47,6 +50,9 @@ def _input(part: Linear, setting: Setting, degrees: Degrees) -> Num:
     if part.expert:
         spread = degrees.etp if part.cut is Cut.COLUMN else 1
         return each * part.inputs * part.active * (tokens(setting, degrees) / degrees.tp * spread)
+    if part.rows:
+        kept = each * (part.inputs * part.density) * linear_rows(part, setting, degrees)
+        return kept / degrees.tp if part.cut is Cut.ROW else kept
     if part.cut is Cut.ROW:
         return each * part.inputs * (tokens(setting, degrees) / degrees.tp)
     return each * part.inputs * sharded_tokens(setting, degrees)

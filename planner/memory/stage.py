@@ -14,7 +14,7 @@ from planner.layout import layer_kinds
 from planner.memory.activations import layer_activations
 from planner.precision import FP32
 from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
-from planner.sharding import Held, stage_held
+from planner.sharding import Held, linear_rows, stage_held
 from planner.strategy import Degrees
 
 LOGIT_FUSED = 6.0  # bytes per logit: bf16 logits and fp32 softmax in place
@@ -68,9 +68,10 @@ def layer_bytes(kind: int, held: Held, setting: Setting, degrees: Degrees) -> La
     per_logit = LOGIT_FUSED if setting.stack.fused_loss else LOGIT_PLAIN
     logits: Num = 0.0
     for part in layer.parts:
-        if isinstance(part, Linear) and part.label == "head":
+        if isinstance(part, Linear) and part.name == "output":
             ways = degrees.tp if part.cut is Cut.COLUMN else 1
-            logits = logits + per_logit * tokens(setting, degrees) * (part.outputs / ways)
+            rows = linear_rows(part, setting, degrees) if part.rows else tokens(setting, degrees)
+            logits = logits + per_logit * rows * (part.outputs / ways)
     return LayerBytes(held, saved, whole, logits)
 
 
@@ -140,7 +141,7 @@ def _buffers(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) 
     rows = tokens(setting, degrees)
     gathered = 2.0 * setting.value * rows * hidden * (degrees.tp > 1)
     exchanged = 4.0 * setting.value * (rows / degrees.tp) * max(model.topk, 1) * hidden * (degrees.ep * degrees.etp > 1)
-    sends = 4.0 * setting.value * sharded_tokens(setting, degrees) * hidden * (degrees.pp > 1)
+    sends = 4.0 * setting.value * sharded_tokens(setting, degrees) * model.boundary * (degrees.pp > 1)
     total: Num = gathered + exchanged + sends
     if setting.choices.zero >= 3:
         unit: Num = reduce(np.maximum, [cost.held.dense + cost.held.expert for cost in costs])

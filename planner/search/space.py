@@ -55,7 +55,7 @@ def whole_space(case: Case, max_micro_batch: int, swept: tuple[str, ...] = SWEPT
     domain = case.cluster.tiers[0].size
     experts = model.experts > 0
     values = {
-        "tp": tuple(x for x in divisors(model.heads) if world % x == 0 and x <= domain),
+        "tp": tuple(x for x in divisors(model.heads or 1) if world % x == 0 and x <= domain),
         "pp": tuple(x for x in world_divisors if x <= layers),
         "cp": tuple(x for x in world_divisors if x <= case.workload.seq_len),
         "ep": tuple(x for x in divisors(model.experts) if world % x == 0) if experts else (1,),

@@ -141,7 +141,7 @@ def _sum(counts: Sequence[int], times: Sequence[LayerTime]) -> LayerTime:
 
 def _message(setting: Setting, degrees: Degrees) -> float:
     """Seconds of one activation to the next stage."""
-    volume = setting.value * sharded_tokens(setting, degrees) * setting.model.hidden
+    volume = setting.value * sharded_tokens(setting, degrees) * setting.model.boundary
     way = path(groups(degrees, setting.choices).pp, setting.tiers)
     return float(point_to_point(volume, way)) + setting.stack.message_gap * (int(degrees.pp) > 1)
 

@@ -1,0 +1,32 @@
+"""The data set of a recipe's [data] table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from executor.data.base import Dataset
+from executor.data.labelled import arrays, digits, labelled_text
+from executor.data.text import text
+from executor.training.sections import Data
+from planner.errors import Fault, InputError
+
+
+def load(data: Data) -> Dataset:
+    """Read and split; InputError for what can't be read, and for a split that is asked for and empty."""
+    shares: Any = (data.validation, data.test)
+    path = data.path or Path()
+    if data.kind in {"python", "text"}:
+        found = text(data.path if data.kind == "text" else None, data.pattern, data.text, data.seq_len, shares)
+    elif data.kind == "labelled-text":
+        found = labelled_text(path, (data.text, data.label), data.seq_len, shares)
+    else:
+        found = arrays(path, shares) if data.kind == "arrays" else digits(shares)
+    empty = [
+        Fault(f"data.{name}", "no sample of the data falls into this split; take a larger share or more data", share)
+        for name, split, share in (("validation", found.validation, shares[0]), ("test", found.test, shares[1]))
+        if share != 0.0 and len(split) == 0
+    ]
+    if empty:
+        raise InputError(*empty)
+    return found
