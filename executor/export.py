@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from executor.copies import whole
 from executor.methods import codecs
+from executor.methods.distill import PROJECTION
 from executor.methods.targets import SPARED, compressible
 from executor.trainer import Trainer
 from planner.errors import Fault, InputError
@@ -62,7 +63,8 @@ def gathered(trainer: Trainer) -> dict[str, Tensor]:
         for name, value in module.named_buffers()
         if name in module.state_dict()
     }
-    return found | whole(buffers, trainer.meshes.group("pp"))
+    every = found | whole(buffers, trainer.meshes.group("pp"))
+    return {name: value for name, value in every.items() if not name.startswith(PROJECTION)}
 
 
 def export(

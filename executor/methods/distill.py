@@ -21,6 +21,9 @@ from executor.parallel.collectives import Group, all_reduce
 from planner.errors import Fault, InputError
 
 
+PROJECTION = "distill_projection"  # the name inside a student; no part of the model that is deployed
+
+
 @dataclass(frozen=True)
 class Taught:
     """What a teacher says to some samples: `logits` [rows, …, classes], `hidden` [rows, …, width] where asked for."""
@@ -150,7 +153,7 @@ def projection(module: nn.Module, width: int) -> Project:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = Project(own, width)
-    module.add_module("projection", made)
+    module.add_module(PROJECTION, made)
     made.watch(head)
     return made
 

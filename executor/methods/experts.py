@@ -151,6 +151,8 @@ def _counting(name: str, experts: int, found: dict[str, Routed]) -> Any:
 
 
 def _check(model: Model, keep: int) -> None:
+    if model.mtp is not None:
+        raise InputError(Fault(model.name, "take its prediction modules off first: their experts see no deployed token"))
     if not max(model.topk, 1) <= keep <= model.experts:
         expected = f"expected from {model.topk} (a token visits as many) to the {model.experts} of {model.name}"
         raise InputError(Fault("experts", expected, keep))

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Replicate
 
-SPARED = frozenset({"embedding", "norm", "norms", "head", "router", "mtp"})
+SPARED = frozenset({"embedding", "norm", "norms", "head", "router", "mtp", "distill_projection"})
 """Pieces of a parameter's name that keep it as it is; what is left is what `planner.precision.LOW_PRECISION` names."""
 INPUTS = 1  # the dimension of the inputs: [out, in], [out, in, height, width], experts [experts, in, out]
 
