@@ -29,6 +29,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("executor.commands.run", "Train a plan's proxy for real on the ranks here."),
     "search": ("planner.commands.search", "Find the best plans of a model on a cluster."),
     "simulate": ("planner.commands.simulate", "Replay a step of a plan event by event."),
+    "train": ("executor.commands.train", "Train by a recipe: data, model, optimizer, compression, evaluation."),
     "validate": ("planner.commands.validate", "Predict published runs and compare with what was measured."),
 }
 

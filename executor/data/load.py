@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from executor.data.base import Dataset
 from executor.data.labelled import arrays, digits, labelled_text
-from executor.data.text import text
+from executor.data.masked import Masked
+from executor.data.text import Windows, text
 from executor.training.sections import Data
 from planner.errors import Fault, InputError
 
 
-def load(data: Data) -> Dataset:
-    """Read and split; InputError for what can't be read, and for a split that is asked for and empty."""
+def load(data: Data, seed: int) -> Dataset:
+    """Read and split; InputError for what can't be read, and for a split that is asked for and empty.
+
+    `seed` of what is hidden from a masked language model.
+    """
     shares: Any = (data.validation, data.test)
     path = data.path or Path()
     if data.kind in {"python", "text"}:
@@ -29,4 +34,13 @@ def load(data: Data) -> Dataset:
     ]
     if empty:
         raise InputError(*empty)
-    return found
+    return _masked(found, seed) if data.objective == "masked-language-model" else found
+
+
+def _masked(found: Dataset, seed: int) -> Dataset:
+    splits = {
+        name: Masked(split, seed)
+        for name in ("train", "validation", "test")
+        if isinstance(split := getattr(found, name), Windows)
+    }
+    return replace(found, objective="masked-language-model", **splits)

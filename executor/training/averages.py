@@ -26,6 +26,12 @@ class Averages:
         for average, each in zip(self._averages, self._held, strict=True):
             average.lerp_(each.piece, 1.0 - self.decay)
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin at the weights as they are."""
+        for average, each in zip(self._averages, self._held, strict=True):
+            average.copy_(each.piece)
+
     @contextmanager
     def swapped(self) -> Iterator[None]:
         """The averages stand in the model's place within the block."""

@@ -67,7 +67,7 @@ TABLES: dict[str, type[Any]] = {
 
 def read(path: Path) -> Recipe:
     """The recipe in a file; InputError with every fault of it."""
-    return of_table(_parsed(path), path)
+    return of_table(parse(path), path)
 
 
 def of_table(table: Mapping[str, Any], path: Path) -> Recipe:
@@ -101,7 +101,8 @@ def of_table(table: Mapping[str, Any], path: Path) -> Recipe:
     return recipe
 
 
-def _parsed(path: Path) -> dict[str, Any]:
+def parse(path: Path) -> dict[str, Any]:
+    """The tables of a file, not yet checked; InputError when it can't be read as TOML."""
     where = str(path)
     try:
         if path.is_dir():

@@ -1,6 +1,6 @@
 """What an evaluation tells: loss, perplexity, accuracy, and of a classification precision, recall and F1 by class.
 
-The last come from scikit-learn (macro averages), over the confusion matrix that all ranks have added up. Needs no torch.
+The last come from scikit-learn (macro averages), over the confusion matrix that all ranks have added up. No torch here.
 """
 
 from __future__ import annotations

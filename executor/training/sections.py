@@ -105,7 +105,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """[evaluation]: after `every` steps (0: at the end alone) on at most `samples` of the validation split (0: all)."""
+    """[evaluation]: after `every` steps (0: at the end alone) on the first `samples` of a split (0: all of them)."""
 
     every: Annotated[int, reader.count(0)] = 0
     samples: Annotated[int, reader.count(0)] = 0

@@ -50,6 +50,8 @@ def _data(recipe: Recipe, where: str) -> Iterator[Fault]:
     data = recipe.data
     if data.kind in FILES and data.path is None:
         yield Fault(f"{where}: data.path", f"is missing: {data.kind} is read from files")
+    if data.objective == "classification" and data.kind not in CLASSES:
+        yield Fault(f"{where}: data.objective", f"is of labelled data, and {data.kind} has no labels", data.objective)
     if isinstance(data.validation, float) and isinstance(data.test, float) and data.validation + data.test >= 1.0:
         yield Fault(f"{where}: data", "validation and test leave nothing to train on", data.validation + data.test)
 
