@@ -9,12 +9,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from executor.objective import IGNORED, Classification, objective_of
 from executor.parallel import Options
 from executor.ranks import Ranks
 from executor.trainer import Trainer
 from planner.model import Model
 from planner.record import Check
 from planner.strategy import ORDERS, Choices, Degrees, Workload
+
+HIDDEN = 0.15  # of the tokens of a random batch (BERT, arXiv:1810.04805)
 
 
 def check(
@@ -47,7 +50,8 @@ def measure(
     """Loss and whole gradients of one step, on rank 0."""
     logging.getLogger("torch.distributed.tensor").setLevel(logging.ERROR)  # gathering strided shards takes two steps
     trainer = Trainer(model, degrees, choices, workload, seed=seed, options=options)
-    loss = trainer.forward_backward(random_tokens(model, workload, seed)[list(trainer.rows)])
+    batch = random_batch(model, workload, seed)
+    loss = trainer.forward_backward([each[list(trainer.rows)] for each in batch])
     gradients = trainer.gradients()
     return (loss, gradients) if dist.get_rank() == 0 else None
 
@@ -56,6 +60,22 @@ def random_tokens(model: Model, workload: Workload, seed: int) -> Tensor:
     """A global batch of token ids [global_batch, seq_len + 1], the same on every rank."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(model.vocab, (workload.global_batch, workload.seq_len + 1), generator=generator)
+
+
+def random_batch(model: Model, workload: Workload, seed: int) -> tuple[Tensor, ...]:
+    """A global batch of what the model takes and predicts, the same on every rank."""
+    if model.predicts == "tokens":
+        return (random_tokens(model, workload, seed),)
+    generator = torch.Generator().manual_seed(seed)
+    rows, objective = workload.global_batch, objective_of(model)
+    if model.embedding.takes:
+        inputs = torch.randn(rows, *model.embedding.takes, generator=generator)
+    else:
+        inputs = random_tokens(model, workload, seed)[:, 1:]
+    if isinstance(objective, Classification):
+        return inputs, torch.randint(objective.classes, (rows,), generator=generator)
+    hidden = torch.rand(inputs.shape, generator=generator) < HIDDEN
+    return inputs.masked_fill(hidden, 0), inputs.masked_fill(~hidden, IGNORED)
 
 
 def compare(expected: Measured, found: Measured) -> Check:

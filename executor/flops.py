@@ -13,15 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from executor.layers.base import Spec
 from executor.layers.block import Block
 from executor.layers.flash import Reach
-from executor.layers.head import Head, Prediction
+from executor.layers.head import Prediction
 from executor.layers.linear_attention import CHUNK
 from executor.layers.router import Routing
+from executor.model import embedding_twin, head_twin, layer_twin
 from planner.layers.base import Core
 from planner.model import Layer, core_flops
 
@@ -87,12 +88,16 @@ def counted(run: Callable[[], Tensor]) -> Counted:
 
 
 def layer_flops(layer: Layer, seq_len: int, batch: int = 1) -> Counted:
-    """FLOP of the twin of one decoder layer, prediction module or head, on meta tensors: no memory, no time."""
+    """FLOP of the twin of one layer, prediction module or head, or of what images pass, on meta tensors: no memory."""
     spec = Spec(layer.parts)
     with torch.device("meta"):
         positions = torch.arange(seq_len)
+        if layer.takes:
+            image = torch.empty(batch, *layer.takes, requires_grad=True)
+            module = _image_twin(layer)
+            return counted(lambda: module(image, 0) if layer.name == "head" else module(image, positions))
         if "output" in spec.names:
-            head, x = Head(spec), _states(batch, seq_len, spec.linear("output").inputs)
+            head, x = head_twin(layer), _states(batch, seq_len, _entered(spec))
             return counted(lambda: head(x))
         block, x = Block(spec, Routing()), _states(batch, seq_len, spec.linear("attention_out").outputs)
         if "mtp_projection" in spec.names:
@@ -111,6 +116,7 @@ def expected_flops(layer: Layer, seq_len: int) -> Counted:
     """
     cores = [part for part in layer.parts if isinstance(part, Core)]
     planned = seq_len * round(layer.linear_flops() + layer.attention_flops(seq_len, causal=False))
+    planned += layer.sequence_flops()
     forward = planned + sum(_extra(core, seq_len) for core in cores)
     repeated = sum(
         seq_len * round(core_flops(core, seq_len, causal=False)) + _extra(core, seq_len)
@@ -129,6 +135,19 @@ def _extra(core: Core, seq_len: int) -> int:
     if core.window is None or core.window >= seq_len:
         return 0
     return round(once * (Reach(core.window, core.chunked).keys(seq_len) / core.window - 1.0) * seq_len)
+
+
+def _image_twin(layer: Layer) -> nn.Module:
+    """The twin of a layer that takes images."""
+    if layer.name == "head":
+        return head_twin(layer)
+    return embedding_twin(layer) if layer.name == "embedding" else layer_twin(layer, Routing())
+
+
+def _entered(spec: Spec) -> int:
+    """Channels that a head takes."""
+    first = next(name for name in ("transform", "pooler", "output") if name in spec.names)
+    return spec.linear(first).inputs
 
 
 def _states(batch: int, seq_len: int, hidden: int) -> Tensor:

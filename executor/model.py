@@ -12,14 +12,18 @@ from executor.initial import fill
 from executor.layers.attention import Attention, KeysValues
 from executor.layers.base import Spec
 from executor.layers.block import Block
-from executor.layers.embedding import Embedding
-from executor.layers.head import Head, Prediction
+from executor.layers.convolution import ImageHead, ResidualBlock, Stem
+from executor.layers.embedding import Embedding, Patches
+from executor.layers.head import ClassHead, Head, MaskedHead, Prediction
 from executor.layers.router import Routing, routing_of
 from hwprofiles.faults import Fault, InputError
-from planner.model import Model
+from planner.model import Layer, Model
 
+Before = Embedding | Patches | Stem
+Behind = Head | MaskedHead | ClassHead | ImageHead
 LABELS = {
     ".norms.": "norms",
+    ".convolutions.": "convolutions",
     "embedding.norm.": "norms",
     "head.norm.": "norms",
     ".attention.": "attention",
@@ -42,10 +46,10 @@ class Decoder(nn.Module):
 
     def __init__(
         self,
-        embedding: Embedding | None,
-        layers: dict[int, Block],
+        embedding: Before | None,
+        layers: dict[int, Block | ResidualBlock],
         mtp: Sequence[Prediction],
-        head: Head | None,
+        head: Behind | None,
         *,
         starts: bool,
         predictions: int,
@@ -58,25 +62,33 @@ class Decoder(nn.Module):
         self.head = head
         self.starts, self.predictions = starts, predictions
 
-    def forward(self, x: Tensor, positions: Tensor | None = None, ahead: Tensor | None = None) -> Tensor:
-        """Token ids [b, s] (where the chain starts here) or hidden states -> logits (with a head) or hidden states.
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor | None = None,
+        ahead: Tensor | None = None,
+        there: Tensor | None = None,
+        types: Tensor | None = None,
+    ) -> Tensor:
+        """Token ids [b, s] or images (where the chain starts here) or hidden states -> logits (with a head) or states.
 
         `positions` [s], by default 0, 1, … `ahead` [b, s, d]: the next d token ids after each token, for d prediction
-        modules, whose rows follow the main ones along the batch: [(1 + d) · b, s, …].
+        modules, whose rows follow the main ones along the batch: [(1 + d) · b, s, …]. `there` [b, whole s]: which
+        tokens are no padding; `types` [b, s] of the tokens.
         """
         positions = torch.arange(x.size(1), device=x.device) if positions is None else positions
         if self.starts and self.embedding is not None:
-            x = self.embedding(x, positions)
+            x = self.embedding(x, positions, types)
         shared: KeysValues | None = None
         for block in self.layers.values():
-            out = block(x, positions) if shared is None else block(x, positions, shared)
+            out = block(x, positions, shared, there)
             x, shared = out if isinstance(out, tuple) else (out, None)
         if len(self.mtp):
             x = self._predict(x, positions, ahead)
         return x if self.head is None else self.head(x, self.predictions)
 
     def _predict(self, x: Tensor, positions: Tensor, ahead: Tensor | None) -> Tensor:
-        if ahead is None or self.embedding is None:
+        if ahead is None or not isinstance(self.embedding, Embedding):
             raise ValueError("prediction modules need the next tokens and the embedding")
         rows, state = [x], x
         for depth, module in enumerate(self.mtp):
@@ -121,23 +133,46 @@ def build(
     routing = routing_of(model) if routing is None else routing
     ahead = model.mtp_layers if model.mtp is not None else 0
     with torch.device("meta"):
-        blocks = {index: Block(Spec(model.kinds[model.order[index]].parts), routing) for index in chosen}
+        blocks = {index: layer_twin(model.kinds[model.order[index]], routing) for index in chosen}
         _share(blocks)
         modules = [_prediction(model, routing) for _ in range(ahead * mtp)]
         decoder = Decoder(
-            Embedding(Spec(model.embedding.parts)) if embedding or modules else None,
+            embedding_twin(model.embedding) if embedding or modules else None,
             blocks,
             modules,
-            Head(Spec(model.head.parts)) if head else None,
+            head_twin(model.head) if head else None,
             starts=embedding,
             predictions=ahead,
         )
     decoder.to_empty(device=device)
     aliases = {"head.output.weight": "embedding.tokens.weight"} if model.tied else {}
     fill(decoder, seed=seed, depth=model.layers, dtype=dtype, aliases=aliases)
-    if model.tied and decoder.head is not None and decoder.embedding is not None:
+    if model.tied and decoder.head is not None and isinstance(decoder.embedding, Embedding):
         decoder.head.output.weight = decoder.embedding.tokens.weight
     return decoder
+
+
+def layer_twin(layer: Layer, routing: Routing) -> Block | ResidualBlock:
+    """The twin of one kind of layer."""
+    return ResidualBlock(Spec(layer.parts)) if layer.takes else Block(Spec(layer.parts), routing)
+
+
+def embedding_twin(layer: Layer) -> Before:
+    """The twin of what stands before the layers."""
+    spec = Spec(layer.parts)
+    if "patches" in spec.names:
+        return Patches(spec)
+    return Stem(spec) if layer.takes else Embedding(spec)
+
+
+def head_twin(layer: Layer) -> Behind:
+    """The twin of what stands behind the layers."""
+    spec = Spec(layer.parts)
+    if layer.takes:
+        return ImageHead(spec)
+    if "transform" in spec.names:
+        return MaskedHead(spec)
+    return ClassHead(spec) if spec.linear("output").rows else Head(spec)
 
 
 def _prediction(model: Model, routing: Routing) -> Prediction:
@@ -148,11 +183,12 @@ def _prediction(model: Model, routing: Routing) -> Prediction:
     return Prediction(spec, Block(spec, routing))
 
 
-def _share(blocks: dict[int, Block]) -> None:
+def _share(blocks: dict[int, Block | ResidualBlock]) -> None:
     """Tell each layer whose next one takes its keys and values."""
     for index, block in blocks.items():
-        if isinstance(block.attention, Attention) and block.attention.k is None:
-            if index - 1 not in blocks:
+        if isinstance(block, Block) and isinstance(block.attention, Attention) and block.attention.k is None:
+            before = blocks.get(index - 1)
+            if not isinstance(before, Block):
                 expected = f"no cut before layer {index}, which takes the keys and values of the layer before it"
                 raise InputError(Fault("pipeline stages", expected))
-            blocks[index - 1].gives = True
+            before.gives = True

@@ -20,6 +20,8 @@ from torch.nn import functional
 
 from executor.loss import cross_entropy, likeliest
 from executor.parallel.collectives import Group
+from planner.layers.base import Linear
+from planner.model import Model
 from planner.strategy import Workload
 
 Batch = Tensor | Sequence[Tensor]
@@ -173,6 +175,16 @@ class Classification:
     def judge(self, output: Tensor, labels: Tensor, view: View) -> tuple[Tensor, Tensor]:
         """Without smoothing."""
         return _of_samples(output, labels, 0.0), output.argmax(-1)
+
+
+def objective_of(model: Model) -> Objective:
+    """The objective of what a model predicts."""
+    if model.predicts == "tokens":
+        return LanguageModel()
+    if model.predicts == "masked":
+        return MaskedLanguageModel()
+    output = next(part for part in model.head.parts if isinstance(part, Linear) and part.name == "output")
+    return Classification(output.outputs)
 
 
 def parts(batch: Batch) -> tuple[Tensor, ...]:

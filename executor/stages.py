@@ -17,6 +17,7 @@ class Content:
     """What one chunk holds of the chain embedding, layers, prediction modules, head.
 
     `rows_in`, `rows_out`: how many hidden states go in and out for each token (the prediction modules add theirs).
+    `takes`, `gives`: the shape of what one sample brings in and out where that is an image, () for hidden states.
     """
 
     layers: range
@@ -25,6 +26,8 @@ class Content:
     head: bool
     rows_in: int
     rows_out: int
+    takes: tuple[int, ...] = ()
+    gives: tuple[int, ...] = ()
 
 
 def contents(model: Model, seq_len: int, pp: int, vpp: int) -> list[Content]:
@@ -32,6 +35,7 @@ def contents(model: Model, seq_len: int, pp: int, vpp: int) -> list[Content]:
     ahead = model.mtp_layers if model.mtp is not None else 0
     last = len(chain(model)) - 1
     modules = range(model.layers + 1, model.layers + 1 + ahead)
+    shapes = [layer.takes for layer in model.stack()] + [()] * (ahead + 1)
     found, rows = [], 1
     for held in chunks(model, seq_len, pp, vpp):
         inside = [position in held for position in modules]
@@ -39,7 +43,8 @@ def contents(model: Model, seq_len: int, pp: int, vpp: int) -> list[Content]:
             raise ValueError("the prediction modules would stand on two pipeline stages; take another pp or vpp")
         out = 1 + ahead if rows > 1 or any(inside) else 1
         layers = range(max(held.start - 1, 0), min(held.stop - 1, model.layers))
-        found.append(Content(layers, 0 in held, any(inside), last in held, rows, out))
+        ends = (shapes[held.start], shapes[held.stop])
+        found.append(Content(layers, 0 in held, any(inside), last in held, rows, out, *ends))
         rows = out
     return found
 
@@ -53,9 +58,16 @@ class Chunk(nn.Module):
         self.decoder = decoder
         self.register_buffer("positions", positions, persistent=False)
 
-    def forward(self, x: Tensor, ahead: Tensor | None = None) -> Tensor:
-        """Token ids [b, s] or hidden states in, hidden states or logits out; `ahead` as the decoder wants it."""
-        return self.decoder(x, self.positions, ahead if len(self.decoder.mtp) else None)  # type: ignore[no-any-return]
+    def forward(
+        self,
+        x: Tensor,
+        ahead: Tensor | None = None,
+        there: Tensor | None = None,
+        types: Tensor | None = None,
+    ) -> Tensor:
+        """Token ids [b, s], images or states in, states or logits out; `ahead`, `there`, `types` as the decoder's."""
+        ahead = ahead if len(self.decoder.mtp) else None
+        return self.decoder(x, self.positions, ahead, there, types)  # type: ignore[no-any-return]
 
 
 def make(model: Model, content: Content, device: torch.device, seed: int) -> Decoder:

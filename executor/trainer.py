@@ -21,7 +21,7 @@ from executor.copies import Copies, canonical, whole
 from executor.evaluation import Evaluation, evaluate
 from executor.layers.router import Router
 from executor.mesh import build_meshes
-from executor.objective import Batch, LanguageModel, Objective, View, Work, parts
+from executor.objective import Batch, Objective, View, Work, objective_of, parts
 from executor.optimizers import build
 from executor.optimizers.base import adopt, portable
 from executor.optimizers.rounding import rounding
@@ -71,14 +71,15 @@ class Trainer:
         lr: float = 1e-3,
         update: Update | None = None,
         options: Options = Options(),  # noqa: B008 (frozen)
-        objective: Objective = LanguageModel(),  # noqa: B008 (frozen)
+        objective: Objective | None = None,
         prepare: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
         """Build, cut and schedule this rank's chunks. Every rank must call it.
 
         `update` says how the optimizer of `choices` steps; without it `lr` does, "adam" then decays as AdamW. `options`
-        are the ways to run a plan that the plan leaves open; `objective` is what is minimised (executor.objective);
-        `prepare` may change each chunk while its tensors are whole. Raises InputError for what is planned but not run.
+        are the ways to run a plan that the plan leaves open; `objective` is what is minimised, by default what the
+        model predicts (executor.objective); `prepare` may change each chunk while its tensors are whole. Raises
+        InputError for what is planned but not run.
         """
         refuse(model, degrees, choices)
         self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
@@ -86,7 +87,7 @@ class Trainer:
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
         self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
-        self.objective, self._count = objective, 1.0
+        self.objective, self._count = objective or objective_of(model), 1.0
         self.view = View(
             workload,
             self._order,
@@ -219,8 +220,8 @@ class Trainer:
         tokens = len(self._order) // (self.meshes.size("tp") if self.choices.sequence_parallel else 1)
         rows, dtype = int(self.degrees.micro_batch), DTYPES[self.choices.precision]
         received, sent = (
-            torch.empty(rows * each, tokens, self.model.hidden, dtype=dtype, device=self.device)
-            for each in (content.rows_in, content.rows_out)
+            torch.empty(rows * each, *(image or (tokens, self.model.hidden)), dtype=dtype, device=self.device)
+            for each, image in ((content.rows_in, content.takes), (content.rows_out, content.gives))
         )
         return received, sent
 

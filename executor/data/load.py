@@ -38,7 +38,7 @@ def load(data: Data, seed: int) -> Dataset:
 
 
 def _masked(found: Dataset, seed: int) -> Dataset:
-    splits = {
+    splits: dict[str, Any] = {
         name: Masked(split, seed)
         for name in ("train", "validation", "test")
         if isinstance(split := getattr(found, name), Windows)

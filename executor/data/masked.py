@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from executor.data.base import Arrays, Numbers
 from executor.data.text import BYTES, Windows
@@ -36,11 +37,11 @@ class Masked:
         labels = np.full_like(ids, IGNORED)
         for row, number in enumerate(numbers):
             generator = np.random.default_rng([self.seed, int(number)])
-            guessed = generator.random(ids.shape[1]) < GUESSED
+            guessed: NDArray[np.bool_] = generator.random(ids.shape[1]) < GUESSED
             guessed[generator.integers(ids.shape[1])] = True  # every sample has something to guess
             labels[row, guessed] = ids[row, guessed]
             how = generator.random(ids.shape[1])
             ids[row, guessed & (how < HIDDEN)] = MASK
-            other = guessed & (how >= HIDDEN) & (how < HIDDEN + RANDOM)
-            ids[row, other] = generator.integers(1, BYTES, int(other.sum()))
+            other = np.flatnonzero(guessed & (how >= HIDDEN) & (how < HIDDEN + RANDOM))
+            ids[row, other] = generator.integers(1, BYTES, len(other))
         return ids, labels

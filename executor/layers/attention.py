@@ -31,18 +31,24 @@ class Attention(nn.Module):
         self.k_norm = _head_norm(spec, core.kv_heads, kv_width) if kv_width else None
         self.core = SoftmaxCore(core, sinks="sinks" in spec.names)
         self.out = matrix(spec.linear("attention_out"))
+        self.rotary = "rotary" in spec.work
 
-    def forward(self, x: Tensor, positions: Tensor, shared: KeysValues | None = None) -> tuple[Tensor, KeysValues]:
-        """`x` [b, s, hidden] -> [b, s, hidden], and the keys and values for a layer that shares them."""
+    def forward(
+        self, x: Tensor, positions: Tensor, shared: KeysValues | None = None, there: Tensor | None = None
+    ) -> tuple[Tensor, KeysValues]:
+        """`x` [b, s, hidden] -> [b, s, hidden], and the keys and values for a layer that shares them.
+
+        `there` [b, whole s]: which tokens are no padding; None for all.
+        """
         q = self._heads(self.q(x), self.q_norm)
-        turn = angles(positions, self.head_dim, q.dtype)
-        q = rotate(q, turn)
+        turn = angles(positions, self.head_dim, q.dtype) if self.rotary else None
+        q = q if turn is None else rotate(q, turn)
         if self.k is not None and self.v is not None:
-            k = rotate(self._heads(self.k(x), self.k_norm), turn)
-            shared = (k, self._heads(self.v(x), None))
+            k = self._heads(self.k(x), self.k_norm)
+            shared = (k if turn is None else rotate(k, turn), self._heads(self.v(x), None))
         if shared is None:
             raise ValueError("a layer without keys and values needs those of the layer before")
-        core = self.core(q, *shared, positions)
+        core = self.core(q, *shared, positions) if there is None else self.core(q, *shared, positions, there=there)
         return self.out(core.flatten(2)), shared
 
     def _heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:

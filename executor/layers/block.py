@@ -1,4 +1,4 @@
-"""One decoder layer: norms where its parts have them, attention, feed-forward block or mixture."""
+"""One transformer layer: norms where its parts have them, attention, feed-forward block or mixture."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from executor.layers.norm import norm
 from executor.layers.rebuild import rebuilt
 from executor.layers.router import Routing
 
-NORMS = ("attention_norm", "post_attention_norm", "ffn_norm", "beside_norm", "post_ffn_norm")
+NORMS = (
+    "attention_norm", "post_attention_norm", "attention_sum_norm", "ffn_norm", "beside_norm", "post_ffn_norm",
+    "ffn_sum_norm",
+)  # fmt: skip
 
 
 class Block(nn.Module):
@@ -34,16 +37,20 @@ class Block(nn.Module):
         self.gives = False
 
     def forward(
-        self, x: Tensor, positions: Tensor, shared: KeysValues | None = None
+        self, x: Tensor, positions: Tensor, shared: KeysValues | None = None, there: Tensor | None = None
     ) -> Tensor | tuple[Tensor, KeysValues]:
-        """`x` [b, s, hidden] at `positions` [s] -> the same shape; `shared`: keys and values of the layer before."""
+        """`x` [b, s, hidden] at `positions` [s] -> the same shape; `shared`: keys and values of the layer before.
+
+        `there` [b, whole s]: which tokens are no padding.
+        """
         normed = self._norm("attention_norm", x)
-        attended, given = self.attention(normed, positions, shared)
+        mask = () if there is None else (there,)
+        attended, given = self.attention(normed, positions, shared, *mask)
         if self.parallel:
             x = x + attended + self.ffn(normed)
         else:
-            x = x + self._norm("post_attention_norm", attended)
-            x = x + self._norm("post_ffn_norm", self._feed(x))
+            x = self._norm("attention_sum_norm", x + self._norm("post_attention_norm", attended))
+            x = self._norm("ffn_sum_norm", x + self._norm("post_ffn_norm", self._feed(x)))
         return (x, given) if self.gives else x
 
     def _feed(self, x: Tensor) -> Tensor:

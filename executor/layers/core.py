@@ -12,27 +12,38 @@ from planner.layers import base as planner_base
 
 
 class SoftmaxCore(nn.Module):
-    """softmax(q kᵀ / sqrt(d)) v with grouped keys and values, causal.
+    """softmax(q kᵀ / sqrt(d)) v with grouped keys and values, causal or over the whole sequence.
 
     `window` [tokens] limits the reach, or with `chunked` is a block that no token looks out of; `sinks` [heads], one
     more logit a head that takes weight and gives nothing (arXiv:2309.17453; gpt-oss).
     """
 
-    linear, causal = False, True
+    linear = False
 
     def __init__(self, part: planner_base.Core, *, sinks: bool = False) -> None:
         """The core of a part."""
         super().__init__()
-        self.window, self.chunked = part.window, part.chunked
+        self.window, self.chunked, self.causal = part.window, part.chunked, part.causal
         self.sinks = nn.Parameter(torch.empty(part.heads)) if sinks else None
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, positions: Tensor, kv_positions: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        positions: Tensor,
+        kv_positions: Tensor | None = None,
+        there: Tensor | None = None,
+    ) -> Tensor:
         """`q` [b, s, heads, d], `k` [b, t, groups, d], `v` [b, t, groups, dv] -> [b, s, heads, dv].
 
         `positions` [s] and `kv_positions` [t] say which token stands where; without the latter the keys are the
-        queries' own, in order.
+        queries' own, in order. `there` [b, t]: which keys may be seen; only without causality.
         """
         q, k, v = (tensor.transpose(1, 2) for tensor in (q, k, v))
+        if not self.causal:
+            mask = None if there is None else there[:, None, None]
+            return functional.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True).transpose(1, 2)
         window = self.window if self.window is not None and self.window < k.size(2) else 0
         whole = kv_positions is None and self.sinks is None and not window
         if whole and (q.size(-1) == v.size(-1) or q.device.type != "cpu"):

@@ -1,11 +1,14 @@
-"""Twins of planner.layers.head: final norm and output matrix, and the multi-token-prediction module."""
+"""Twins of planner.layers.head: outputs for tokens, masked tokens and classes; the multi-token-prediction module."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from executor.layers.base import Spec, matrix
+from executor.layers.base import Spec, local, matrix
+from executor.layers.fused import activate
 from executor.layers.norm import norm
 
 
@@ -25,6 +28,43 @@ class Head(nn.Module):
             x = torch.cat((self.norm(main), ahead))
         else:
             x = self.norm(x)
+        return self.output(x)  # type: ignore[no-any-return]
+
+
+class MaskedHead(nn.Module):
+    """norm(gelu(W x)) W_out + b: the output matrix may be the embedding's, the bias is its own (BERT)."""
+
+    def __init__(self, spec: Spec) -> None:
+        """The head of a model's parts."""
+        super().__init__()
+        self.transform = matrix(spec.linear("transform"))
+        self.norm = norm(spec, "transform_norm")
+        self.output = matrix(spec.linear("output"))
+        self.bias = nn.Parameter(torch.empty(spec.vector("output_bias").size))
+
+    def forward(self, x: Tensor, predictions: int = 0) -> Tensor:
+        """`x` [b, s, hidden] -> logits."""
+        return self.output(self.norm(activate(self.transform(x)))) + local(self.bias)  # type: ignore[no-any-return]
+
+
+class ClassHead(nn.Module):
+    """A classifier of the first token: normed first where the model does, pooled by tanh(W x) where it does.
+
+    `first` takes that token [b, hidden] out of all of them; tensor parallelism puts its own way in.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        """The head of a model's parts."""
+        super().__init__()
+        self.norm = norm(spec, "final_norm") if "final_norm" in spec.work else None
+        self.pooler = matrix(spec.linear("pooler")) if "pooler" in spec.names else None
+        self.output = matrix(spec.linear("output"))
+        self.first: Callable[[Tensor], Tensor] = lambda x: x[:, 0]
+
+    def forward(self, x: Tensor, predictions: int = 0) -> Tensor:
+        """`x` [b, s, hidden] -> logits [b, classes]."""
+        x = self.first(x if self.norm is None else self.norm(x))
+        x = x if self.pooler is None else self.pooler(x).tanh()
         return self.output(x)  # type: ignore[no-any-return]
 
 

@@ -27,7 +27,8 @@ class Own(torch.optim.Optimizer):
 
     def portable(self, piece: Tensor) -> State:
         """The state of a piece in a form that any cut of the parameter can take up; shares memory where it can."""
-        return self.state[piece]
+        found: State = self.state[piece]
+        return found
 
     def adopt(self, piece: Tensor, state: State) -> None:
         """Take up what `portable` gave and a checkpoint has filled."""
@@ -35,7 +36,8 @@ class Own(torch.optim.Optimizer):
 
 def portable(optimizer: torch.optim.Optimizer, piece: Tensor) -> State:
     """`Own.portable`, or the state itself of one of torch's optimizers."""
-    return optimizer.portable(piece) if isinstance(optimizer, Own) else optimizer.state[piece]
+    found: State = optimizer.portable(piece) if isinstance(optimizer, Own) else optimizer.state[piece]
+    return found
 
 
 def adopt(optimizer: torch.optim.Optimizer, piece: Tensor, state: State) -> None:

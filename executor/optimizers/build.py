@@ -24,10 +24,10 @@ def build(name: str, pieces: Sequence[Piece], update: Update) -> torch.optim.Opt
     """The optimizer `name` (of `settings.NAMES`) over those pieces that are trained, fused where torch can."""
     trained = [piece for piece in pieces if piece[2].requires_grad]
     groups = _groups(trained, update, split=name == "muon")
-    likes = {piece: parameter for _, parameter, piece in trained}
+    likes: dict[Tensor, Tensor] = {piece: parameter for _, parameter, piece in trained}
     rate: dict[str, Any] = {"lr": update.learning_rate, "weight_decay": update.weight_decay}
     adam = {**rate, "betas": update.betas_of(name), "eps": update.epsilon}
-    momentum = {"momentum": update.momentum_of(name), "nesterov": update.nesterov_of(name)}
+    momentum: dict[str, Any] = {"momentum": update.momentum_of(name), "nesterov": update.nesterov_of(name)}
     makers: dict[str, Callable[[], torch.optim.Optimizer]] = {
         "adam": lambda: torch.optim.Adam(groups, **adam, fused=True),
         "adamw": lambda: torch.optim.AdamW(groups, **adam, fused=True),

@@ -68,4 +68,5 @@ def orthogonal(update: Tensor) -> Tensor:
         square = x @ x.mT
         x = first * x + (third * square + fifth * square @ square) @ x
     x = x.mT if turned else x
-    return (x * (SAME_RMS * max(x.shape[-2:]) ** 0.5)).reshape(update.shape)
+    scaled: Tensor = x * (SAME_RMS * max(x.shape[-2:]) ** 0.5)
+    return scaled.reshape(update.shape)

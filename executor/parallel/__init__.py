@@ -1,4 +1,4 @@
-"""The axes of a plan applied to one pipeline stage, in the one order that composes: tp, ep, cp, recompute, data."""
+"""The axes of a plan applied to one stage, in the one order that composes: tp, ep, cp, statistics, recompute, data."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from executor.parallel.data import FsdpSync, NoSync, apply_data
 from executor.parallel.dropout import apply_dropout
 from executor.parallel.expert import Slots, apply_expert
 from executor.parallel.recompute import apply_recompute
+from executor.parallel.statistics import apply_statistics
 from executor.parallel.tensor import apply_tensor
 from planner.strategy import Choices
 
@@ -56,6 +57,7 @@ def apply(
     summed = apply_tensor(module, meshes, sequence=choices.sequence_parallel)
     apply_expert(module, meshes, options.placement)
     apply_context(module, meshes, options.context, seq_len)
+    apply_statistics(module, meshes)
     apply_dropout(module, options.dropout)
     apply_recompute(module, choices.recompute, random=options.dropout > 0)
     return Applied(module, apply_data(module, meshes, choices.zero, dtype), tuple(summed))

@@ -68,27 +68,41 @@ def _ring(group: Group, q: Tensor, k: Tensor, v: Tensor, positions: Tensor) -> T
 
 
 def _gathered(
-    plain: Core, group: Group, where: tuple[Tensor, Tensor], q: Tensor, k: Tensor, v: Tensor, positions: Tensor
+    plain: Core,
+    group: Group,
+    where: tuple[Tensor, Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor,
+    **mask: Tensor,
 ) -> Tensor:
     """The plain core on this rank's queries and everyone's keys and values, in the order of the sequence."""
     rank_order = where[0].to(k.device)
     both = gather(torch.cat((k, v), -1), 1, group, "context").index_select(1, rank_order)
     keys, values = both.split((k.size(-1), v.size(-1)), -1)
-    return plain(q, keys, values, positions, torch.arange(keys.size(1), device=k.device))
+    return plain(q, keys, values, positions, torch.arange(keys.size(1), device=k.device), **mask)
 
 
 def _by_heads(
-    plain: Core, group: Group, where: tuple[Tensor, Tensor], q: Tensor, k: Tensor, v: Tensor, positions: Tensor
+    plain: Core,
+    group: Group,
+    where: tuple[Tensor, Tensor],
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    positions: Tensor,
+    **mask: Tensor,
 ) -> Tensor:
     """The plain core on all tokens of some heads; keys and values are repeated where cp does not divide theirs."""
     cp = group.size()
     if q.size(2) % cp:
-        return _gathered(plain, group, where, q, k, v, positions)
+        return _gathered(plain, group, where, q, k, v, positions, **mask)
     if k.size(2) % cp:
         k, v = (each.repeat_interleave(q.size(2) // each.size(2), 2) for each in (k, v))
     sort, unsort = (each.to(q.device) for each in where)
     q, k, v = (turn(each, 2, 1, group, "context").index_select(1, sort) for each in (q, k, v))
-    out = plain(q, k, v, torch.arange(q.size(1), device=q.device))
+    out = plain(q, k, v, torch.arange(q.size(1), device=q.device), **mask)
     return turn(out.index_select(1, unsort), 1, 2, group, "context")
 
 

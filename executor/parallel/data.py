@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import DefaultAllGather, DefaultReduceScatter
 from torch.distributed.tensor import DTensor, Shard
 
+from executor.layers.block import Block
 from executor.layers.moe import Mixture
 from executor.mesh import Meshes
 from executor.model import Decoder
@@ -77,7 +78,7 @@ def apply_data(model: Decoder, meshes: Meshes, zero: int, dtype: torch.dtype) ->
         return NoSync()
     policy = MixedPrecisionPolicy(dtype, torch.float32) if dtype != torch.float32 else MixedPrecisionPolicy()
     for block in blocks(model):
-        if isinstance(block.ffn, Mixture):
+        if isinstance(block, Block) and isinstance(block.ffn, Mixture):
             _wrap(block.ffn.experts, expert, zero, policy)
         _wrap(block, dense, zero, policy)
     root = _wrap(model, dense, zero, policy)

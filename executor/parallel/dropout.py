@@ -1,5 +1,7 @@
 """Dropout (Srivastava 2014) on what attention, feed-forward blocks and embedding give to the residual stream.
 
+Of a classifier, what its last matrix reads is dropped too; of a residual network that alone.
+
 Each rank draws from its own generator, which checkpoints keep (`seed_ranks`), so a run repeats bit for bit on the same
 layout. Another layout draws other masks: it equals one process in distribution, not in value.
 """
@@ -14,19 +16,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from executor.layers.block import Block
+from executor.layers.convolution import ImageHead
+from executor.layers.embedding import Embedding, Patches
+from executor.layers.head import ClassHead
 from executor.mesh import Meshes
+from executor.model import Decoder
+from executor.parallel.blocks import blocks
 
-DROPPED = ("attention", "ffn", "embedding")
-"""Last names of the modules whose output is dropped."""
 
-
-def apply_dropout(model: nn.Module, share: float) -> None:
+def apply_dropout(model: Decoder, share: float) -> None:
     """Drop `share` of the outputs in training; in evaluation (`model.eval()`) and with 0 nothing changes."""
     if not share:
         return
-    for name, module in model.named_modules():
-        if name.rsplit(".", 1)[-1] in DROPPED:
-            module.register_forward_hook(partial(_dropped, share))
+    branches = [part for block in blocks(model) if isinstance(block, Block) for part in (block.attention, block.ffn)]
+    if isinstance(model.embedding, Embedding | Patches):
+        branches.append(model.embedding)
+    for module in branches:
+        module.register_forward_hook(partial(_dropped, share))
+    if isinstance(model.head, ClassHead | ImageHead):
+        model.head.output.register_forward_pre_hook(partial(_entering, share))
 
 
 def seed_ranks(seed: int, meshes: Meshes, *, sequence_parallel: bool) -> None:
@@ -42,3 +51,7 @@ def _dropped(share: float, module: nn.Module, inputs: Any, output: Any) -> Any:
     if isinstance(output, Tensor):
         return functional.dropout(output, share, module.training)
     return functional.dropout(output[0], share, module.training), *output[1:]
+
+
+def _entering(share: float, module: nn.Module, inputs: Any) -> Any:
+    return functional.dropout(inputs[0], share, module.training), *inputs[1:]

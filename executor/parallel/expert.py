@@ -26,7 +26,7 @@ from executor.model import Decoder
 from executor.parallel.collectives import all_gather, all_to_all, copy, exchange, gather, scatter
 from executor.parallel.deferred import at_once
 from executor.parallel.recompute import recomputing
-from executor.parallel.tensor import cut
+from executor.parallel.styles import cut
 
 PHASE = "expert"
 WIDTH = {"up": 2, "gate": 2, "down": 1, "up_bias": 1, "gate_bias": 1, "down_bias": None}

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from executor.layers.block import Block
 from executor.layers.rebuild import apply_selective
 from executor.model import Decoder
 from executor.parallel.blocks import blocks
@@ -31,8 +32,8 @@ def apply_recompute(model: Decoder, mode: str, *, random: bool = False) -> None:
     `random`: the layer draws random numbers, the same ones when it runs again.
     """
     for layer in blocks(model):
-        if mode == "selective":
-            apply_selective(layer)
+        if mode == "selective" and isinstance(layer, Block):
+            apply_selective(layer)  # between convolutions nothing is cheap to make again
         elif mode == "full":
             # inside the layer's own hooks and under its own name, unlike torch's wrapper
             layer.forward = partial(  # type: ignore[method-assign]

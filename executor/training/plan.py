@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from executor.data.base import Dataset
@@ -10,6 +11,7 @@ from hwprofiles import load
 from planner import catalog, stack
 from planner.errors import Fault, InputError
 from planner.families.table import model_of_table
+from planner.layers.base import Linear
 from planner.model import Model
 from planner.plan import Plan
 from planner.rules import broken
@@ -17,6 +19,8 @@ from planner.setting import Setting
 from planner.strategy import Choices, Degrees, Workload
 
 CLUSTER, STACK = "cpu-loopback", "torch-fsdp"
+PREDICTS = {"language-model": "tokens", "masked-language-model": "masked", "classification": "classes"}
+"""What a model of the planner predicts, by objective."""
 MOST_RANKS = 64  # of the cluster above, which stands for any: nothing here is priced
 
 
@@ -25,7 +29,7 @@ def plan_of(recipe: Recipe, data: Dataset) -> Plan:
     model, parallel = model_of(recipe, data), recipe.parallel
     if parallel.ranks > MOST_RANKS:
         raise InputError(Fault(f"{recipe.where}: parallel", f"expected at most {MOST_RANKS} ranks", parallel.ranks))
-    seq_len = recipe.data.seq_len if data.vocabulary else 1
+    seq_len = model.sequence or recipe.data.seq_len
     tokens = float(recipe.run.steps * seq_len * recipe.batch.size)
     degrees = Degrees(
         parallel.ranks,
@@ -65,8 +69,30 @@ def model_of(recipe: Recipe, data: Dataset) -> Model:
         made: dict[str, Any] = {"source": f"the recipe {recipe.where}", **table.shape}
         if data.vocabulary:
             made.setdefault("vocab", data.vocabulary)
+        if made.get("predicts") == "classes" or made.get("architecture") or made.get("image"):
+            made.setdefault("classes", len(data.classes))
         model = model_of_table(made, where, recipe.name)
-    if model.vocab < data.vocabulary:
-        expected = f"must have at least the {data.vocabulary} token ids of the data"
-        raise InputError(Fault(f"{where}.vocab", expected, model.vocab))
+    faults = list(_misfits(model, data, where))
+    if faults:
+        raise InputError(*faults)
     return model
+
+
+def _misfits(model: Model, data: Dataset, where: str) -> Iterator[Fault]:
+    """Where the model isn't one for this data."""
+    if model.predicts != PREDICTS[data.objective]:
+        expected = f'must predict "{PREDICTS[data.objective]}" for the {data.objective} that the data is for'
+        yield Fault(f"{where}.predicts", expected, model.predicts)
+    elif data.classes and _classes(model) != len(data.classes):
+        yield Fault(f"{where}.classes", f"the data has {len(data.classes)} classes", _classes(model))
+    if model.vocab < data.vocabulary:
+        yield Fault(f"{where}.vocab", f"must have at least the {data.vocabulary} token ids of the data", model.vocab)
+    takes = model.embedding.takes
+    if not data.vocabulary and takes != data.shape:
+        yield Fault(
+            f"{where}.image", f"the data's images are {list(data.shape)} (channels, height, width)", list(takes)
+        )
+
+
+def _classes(model: Model) -> int:
+    return next(part.outputs for part in model.head.parts if isinstance(part, Linear) and part.name == "output")

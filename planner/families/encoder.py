@@ -39,7 +39,7 @@ def _bert(c: Reader) -> Shape:
     c.require(is_decoder=False)
     c.require(add_cross_attention=False)
     c.require(position_embedding_type="absolute")
-    c.ignore("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head")
+    c.ignore("attention_probs_dropout_prob", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head")
     masked = head(c, ("BertForMaskedLM", "BertForSequenceClassification")) == "BertForMaskedLM"
     tied = c.flag("tie_word_embeddings", default=True)
     count = classes(c)
@@ -60,7 +60,7 @@ def _bert(c: Reader) -> Shape:
 
 def _vit(c: Reader) -> Shape:
     """ViT: patches and a class token; the classifier reads that token behind the final norm."""
-    c.ignore("encoder_stride", "pooler_output_size")
+    c.ignore("attention_probs_dropout_prob", "encoder_stride", "pooler_output_size")
     head(c, ("ViTForImageClassification",))
     bias = c.flag("qkv_bias", default=True)
     return Shape(

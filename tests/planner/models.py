@@ -7,8 +7,9 @@ from itertools import product
 import numpy as np
 
 from hwprofiles import load
-from planner import stack
+from planner import residual_network, stack
 from planner.model import Model
+from planner.residual_network import ResidualNetwork
 from planner.rules import Case, divisors, rules
 from planner.setting import Setting
 from planner.shape import Shape, build
@@ -77,14 +78,34 @@ GPT_22B = Shape(
 )
 
 
+PICTURES = Shape(
+    "pictures",
+    "test",
+    layers=8,
+    hidden=1024,
+    vocab=0,
+    heads=16,
+    ffn=4096,
+    gated=False,
+    norm="layer",
+    causal=False,
+    rotary=False,
+    predicts="classes",
+    classes=10,
+    image=224,
+    patch=16,
+)
+CONVOLUTIONAL = ResidualNetwork("convolutional", 64, widths=(64, 128), depths=(2, 2), classes=10)
+
+
 @cache
-def model(shape: Shape) -> Model:
+def model(shape: Shape | ResidualNetwork) -> Model:
     """The built model of a shape."""
-    return build(shape)
+    return build(shape) if isinstance(shape, Shape) else residual_network.build(shape)
 
 
 def setting(
-    shape: Shape,
+    shape: Shape | ResidualNetwork,
     gpus: int = 16,
     choices: Choices = Choices(),  # noqa: B008 (frozen)
     workload: Workload = Workload(2048, 64, 1e9),  # noqa: B008 (frozen)

@@ -226,7 +226,9 @@ def test_every_catalogue_model_loads_with_its_source(name: str) -> None:
     assert (model.name, bool(model.provenance)) == (name, True)
     assert list(parts) == ["total", "active", *LABELS]
     assert sum(parts[label] for label in LABELS) == parts["total"] + parts["mtp"]
-    assert described["model_flops_per_token"]["causal"] < described["model_flops_per_token"]["full_attention"]
+    flops = described["model_flops_per_token"]
+    assert 0 < flops["causal"] <= flops["full_attention"]
+    assert (flops["causal"] < flops["full_attention"]) == (model.predicts == "tokens")
     assert json.loads(json.dumps(described)) == described
 
 

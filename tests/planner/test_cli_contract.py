@@ -54,7 +54,8 @@ STRATEGY = {
 TIME = {"compute", "recompute", "tensor", "context", "expert", "pipeline", "bubble", "data", "optimizer"}
 MEMORY = {"parameters", "gradients", "optimizer", "activations", "communication", "framework"}
 PARTS = (
-    "embedding", "attention", "dense_ffn", "experts", "shared_experts", "router", "norms", "head", "mtp",
+    "embedding", "attention", "dense_ffn", "convolutions", "experts", "shared_experts", "router", "norms", "head",
+    "mtp",
 )  # fmt: skip
 
 

@@ -25,6 +25,8 @@ def shapes(draw: st.DrawFn) -> Shape:
     ranks = ("q_rank", "kv_rank", "nope_dim", "rope_dim", "v_dim")
     mixture = {"experts": experts, "topk": draw(st.integers(1, 4)), "moe_ffn": draw(sizes)} if experts else {}
     layers = draw(st.integers(1, 6))
+    norm_places = draw(st.sampled_from(sorted(NORM_PLACES)))
+    masked = norm_places == "add_norm" or draw(st.booleans())
     return Shape(
         name="drawn",
         family="drawn",
@@ -38,7 +40,9 @@ def shapes(draw: st.DrawFn) -> Shape:
         gated=draw(st.booleans()),
         tied=draw(st.booleans()),
         norm=draw(st.sampled_from(["rms", "layer", "bare"])),
-        norm_places=draw(st.sampled_from(sorted(NORM_PLACES))),
+        norm_places=norm_places,
+        predicts="masked" if masked else "tokens",
+        token_types=draw(st.integers(0, 2)),
         qkv_bias=draw(st.booleans()),
         positions=draw(st.integers(0, 9)),
         reaches=("full",) if latent else tuple(draw(st.lists(st.sampled_from(REACHES), min_size=1, max_size=3))),
@@ -46,7 +50,7 @@ def shapes(draw: st.DrawFn) -> Shape:
         chunked=draw(st.booleans()),
         shared_experts=draw(st.integers(0, 2)) if experts else 0,
         first_dense=draw(st.integers(0, layers - 1)),
-        mtp_layers=draw(st.integers(0, 2)),
+        mtp_layers=0 if masked else draw(st.integers(0, 2)),
         **mixture,
         **({"attention": "mla", **{rank: draw(sizes) for rank in ranks}} if latent else {}),
     )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from planner import schedules
 from planner.rules import broken, divisors, nearest_divisor, rules
 from planner.strategy import Choices, Degrees, Workload
-from tests.planner.models import DENSE, MOE, SMALL, case, setting
+from tests.planner.models import CONVOLUTIONAL, DENSE, MOE, PICTURES, SMALL, case, setting
 from tests.properties.strategies import choices
 
 SMALL_INTS = st.integers(1, 9)
@@ -27,6 +27,8 @@ BROKEN = [
     ("kv_heads", replace(DENSE, heads=12, head_dim=64, kv_heads=3), Choices(), {"tp": 2}, "2"),
     ("widths", replace(DENSE, ffn=2050), Choices(), {"tp": 4}, "4"),
     ("sequence", DENSE, Choices(), {"cp": 16}, "16"),
+    ("whole_sequences", PICTURES, Choices(), {"cp": 2}, "2"),
+    ("convolutions", CONVOLUTIONAL, Choices(), {"tp": 2}, "2"),
     ("format", DENSE, Choices(precision="nvfp4"), {}, "nvfp4"),
     ("sequence_parallel", MOE, WIDE, {"tp": 2}, "2"),
     ("experts", MOE, Choices(), {"ep": 3}, "3"),
