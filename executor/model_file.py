@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from itertools import groupby
+from typing import Any
 
 from executor.shapes import shapes
 from executor.shrink import DEFAULTS, WHOLE_KEYS, Table, toml
@@ -17,6 +20,16 @@ def model_toml(model: Model) -> str:
     if model_of_table(found, model.name, model.name) != model:
         raise InputError(Fault(model.name, "no model TOML describes this model"))
     return toml(found)
+
+
+def text_of(model: Model, shape: Mapping[str, Any]) -> str:
+    """The text of the table that a recipe gives its model, or of the model's own parts when it gave a name."""
+    if not shape:
+        return model_toml(model)
+    given = {"name": model.name, "source": model.provenance or "a recipe", **shape}
+    if model.vocab:
+        given.setdefault("vocab", model.vocab)
+    return toml(given) if "kinds" in given else "".join(f"{key} = {json.dumps(x)}\n" for key, x in given.items())
 
 
 def table(model: Model) -> Table:
