@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "Charts over cluster sizes: time and cost to train, MFU, memory, the knee.",
     ),
     "compare": ("executor.commands.compare", "Predicted beside measured, phase by phase."),
+    "deploy": ("executor.commands.deploy", "Export a trained model for inference, compressed as asked."),
     "doctor": ("planner.commands.doctor", "What is installed, found and missing here."),
     "estimate": ("planner.commands.estimate", "Price one strategy of a model on a cluster."),
     "explain": ("planner.commands.explain", "Explain a plan: formulas, sources, waterfall, what matters."),

@@ -135,12 +135,17 @@ class Project(nn.Module):
         """The mean squared difference a sample or token, summed over those that have a label."""
         if self._seen is None:
             raise ValueError("no hidden state was seen before the loss")
-        each = (self._seen[: len(taught)].float() - taught.float()).square().mean(-1)
-        return each.flatten()[(labels != IGNORED).flatten()].sum()
+        apart = (self._seen[: len(taught)].float() - _pooled(taught).float()).square()
+        return apart.flatten(labels.dim()).mean(-1)[labels != IGNORED].sum()
 
     def _see(self, _module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if self.training:
-            self._seen = self.matrix(inputs[0])
+            self._seen = self.matrix(_pooled(inputs[0]))
+
+
+def _pooled(hidden: Tensor) -> Tensor:
+    """Hidden states of an image as the mean over its positions, others as they are."""
+    return hidden.mean((2, 3)) if hidden.dim() == 4 else hidden
 
 
 def projection(module: nn.Module, width: int) -> Project:

@@ -2,7 +2,7 @@
 
 | form | a product | what it saves |
 | int8, int4 | weights widened when they are used | memory: a quarter, an eighth of fp32 |
-| int8-dynamic | inputs int8 with a scale a token, one integer product (`torch._int_mm`), scaled back | time too |
+| int8-dynamic | inputs int8 with a scale a token or image, one integer product (`torch._int_mm`), scaled back | time too |
 """
 
 from __future__ import annotations
@@ -44,14 +44,15 @@ class Product(nn.Module):
         codes = quantize.unpack(self.codes, self.inputs) if self.bits == 4 else self.codes
         return unrows(quantize.scaled(codes.float(), self.scale, self.group), self.shape)
 
-    def multiply(self, x: Tensor) -> Tensor:
-        """`x` [n, inputs] -> [n, outputs], fp32, without the bias."""
-        if not self.dynamic:
-            return functional.linear(x, self.weight().flatten(1))
-        most = quantize.MOST[8]
-        scale = x.abs().amax(-1, keepdim=True).clamp(min=quantize.TINY) / most
-        codes = (x / scale).round().to(torch.int8)
+    def multiply(self, codes: Tensor, scale: Tensor) -> Tensor:
+        """Inputs in `codes` int8 [n, inputs] with their `scale` [n, 1] -> [n, outputs] fp32, without the bias."""
         return torch._int_mm(codes, self.codes.t()).float() * scale * self.scale.t()  # noqa: SLF001 (no public name)
+
+
+def _coded(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """int8 codes of inputs and the scale of each token or image."""
+    scale = x.abs().amax(dims, keepdim=True).clamp(min=quantize.TINY) / quantize.MOST[8]
+    return (x / scale).round_().to(torch.int8), scale
 
 
 class Linear(Product):
@@ -59,12 +60,14 @@ class Linear(Product):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [..., inputs] -> [..., outputs]."""
-        y = self.multiply(x.reshape(-1, x.size(-1)).float()).view(*x.shape[:-1], -1)
+        if not self.dynamic:
+            return functional.linear(x, self.weight().to(x.dtype), self.bias)
+        y = self.multiply(*_coded(x.reshape(-1, x.size(-1)).float(), -1)).view(*x.shape[:-1], -1)
         return (y if self.bias is None else y + self.bias).to(x.dtype)
 
 
 class Conv2d(Product):
-    """A kernel; with inputs in int8 every patch is a row."""
+    """A kernel; with inputs in int8 every patch is a row, every image has a scale."""
 
     def __init__(self, found: quantize.Codes, like: nn.Conv2d, *, dynamic: bool) -> None:
         """With the stride, padding and dilation of `like`."""
@@ -76,18 +79,20 @@ class Conv2d(Product):
         """`x` [n, in, height, width] -> [n, out, height, width]."""
         if not self.dynamic:
             return functional.conv2d(x, self.weight(), self.bias, self.stride, self.padding, self.dilation)
-        patches = functional.unfold(x, self.kernel, self.dilation, self.padding, self.stride)
-        count = self.shape[2:].numel()  # unfold gives channels outermost, the codes have them innermost
-        patches = patches.unflatten(1, (-1, count)).permute(0, 3, 2, 1).flatten(2)
-        y = self.multiply(patches.flatten(0, 1)).view(len(x), patches.size(1), -1).transpose(1, 2)
-        size = [
-            (length + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
-            for length, pad, dilation, kernel, stride in zip(
-                x.shape[2:], self.padding, self.dilation, self.kernel, self.stride, strict=True
-            )
-        ]
-        y = y.unflatten(2, size)
-        return y if self.bias is None else y + self.bias[:, None, None]
+        codes, scale = _coded(x.float(), (1, 2, 3))
+        patches = self._patches(codes)
+        size = patches.shape[:3]
+        each = scale.view(-1, 1).repeat_interleave(size[1] * size[2], 0)
+        y = self.multiply(patches.flatten(0, 2), each).view(*size, -1).movedim(-1, 1)
+        return (y if self.bias is None else y + self.bias[:, None, None]).to(x.dtype)
+
+    def _patches(self, codes: Tensor) -> Tensor:
+        """What each output sees, channels innermost as in the codes: [n, height, width, kernel² · channels]."""
+        found = functional.pad(codes.movedim(1, -1), (0, 0, self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
+        for dim in (0, 1):
+            reach = (self.kernel[dim] - 1) * self.dilation[dim] + 1
+            found = found.unfold(1 + dim, reach, self.stride[dim])[..., :: self.dilation[dim]]
+        return found.movedim(3, -1).flatten(3)
 
 
 def deploy(module: nn.Module, form: str, group: int = GROUP, spared: frozenset[str] = SPARED) -> list[str]:

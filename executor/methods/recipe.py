@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from executor.methods.settings import Distill, Prune, Quantize, read
 from executor.training.method import Method
 from planner.errors import Fault, InputError
+from planner.layers.base import Linear
+from planner.model import Model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -144,8 +146,9 @@ class Distilling(Method):
     def begin(self, trainer: Trainer) -> None:
         """The teacher must answer in the student's terms."""
         faults = []
-        if trainer.model.vocab != self._told["vocab"]:
-            faults.append(Fault(self._where, f"the student has {trainer.model.vocab} outputs", self._told["vocab"]))
+        if answers(trainer.model) != self._told["answers"]:
+            expected = f"the teacher tells {self._told['answers']} tokens or classes apart, the student"
+            faults.append(Fault(f"{self._where}: teacher", f"{expected} {answers(trainer.model)}"))
         if self.how.hidden and trainer.degrees.tp > 1:
             faults.append(Fault(f"{self._where}: hidden", "hidden states are compared with tp = 1", int(trainer.degrees.tp)))
         if faults:
@@ -165,8 +168,13 @@ class Distilling(Method):
 
         found = load(self.how.teacher, codes=False)
         self._teacher = Here(found.module, hidden=self.how.hidden > 0.0)
-        model = found.model
-        self._told = {"name": model.name, "parameters": found.manifest["parameters"], "vocab": model.vocab, "hidden": model.hidden}
+        model, parameters = found.model, found.manifest["parameters"]
+        self._told = {"name": model.name, "parameters": parameters, "answers": answers(model), "hidden": model.hidden}
+
+
+def answers(model: Model) -> int:
+    """Tokens or classes that a model tells apart."""
+    return [part.outputs for part in model.head.parts if isinstance(part, Linear)][-1]
 
 
 def prune(table: Mapping[str, Any], where: str) -> Method:

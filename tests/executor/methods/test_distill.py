@@ -140,7 +140,7 @@ def hidden(weight):
     wide = build(model("tied"), seed=3)
     method = Distilling(Distill("teacher", weight=0.0, hidden=weight), "r")
     method._teacher = Here(wide, hidden=True)
-    method._told = {"vocab": 64, "hidden": 32}
+    method._told = {"answers": 64, "hidden": 32}
     objective = method.wrap(LanguageModel())
     trainer = Trainer(
         model("dense"), Degrees(1, micro_batch=4), Row("", "dense", 1).chosen, WORKLOAD, objective=objective,
