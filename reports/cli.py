@@ -1,11 +1,11 @@
-"""Writes the pages; the command line calls these two functions."""
+"""Writes the pages; the command line calls these functions."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from planner.files import write
-from reports.page import capacity_page, placement_page, plan_page
+from reports.page import capacity_page, compression_page, placement_page, plan_page
 from reports.words import Json
 
 
@@ -22,3 +22,8 @@ def write_capacity(capacity: Json, path: Path) -> None:
 def write_placement(placement: Json, path: Path) -> None:
     """Write the page of a placement with its statistics to `path`, whole or not at all."""
     write(path, placement_page(placement))
+
+
+def write_compression(compared: Json, path: Path) -> None:
+    """Write the page of compressed models to `path`, whole or not at all."""
+    write(path, compression_page(compared))

@@ -1,8 +1,8 @@
-"""The three pages: one plan with its search, the capacity of clusters of many sizes, a placement of experts."""
+"""The pages: a plan with its search, the capacity of clusters of many sizes, a placement of experts, compressed models."""
 
 from __future__ import annotations
 
-from reports import capacity_parts, placement_parts, plan_parts
+from reports import capacity_parts, compression_parts, placement_parts, plan_parts
 from reports.document import document, figures
 from reports.markup import join, tag
 from reports.words import Json
@@ -55,3 +55,13 @@ def placement_page(placement: Json) -> str:
     )
     title = f"{placement['experts']} experts on {placement['nodes'] * placement['gpus_per_node']} GPUs"
     return document(title, placement_parts.header(placement), sections, placement["tool_version"])
+
+
+def compression_page(compared: Json) -> str:
+    """One self-contained HTML page of the table that `plan deploy --compare --json` prints."""
+    sections = (
+        ("figure", "Quality against size", figures(("before_after",), compared)),
+        ("numbers", "Every number", compression_parts.numbers(compared)),
+    )
+    title = f"{compared['rows'][0]['model']}: before and after compression"
+    return document(title, compression_parts.header(compared), sections, compared["tool_version"])

@@ -9,7 +9,7 @@ import click
 
 from hwprofiles.quantity import format as human
 from planner.commands.options import Count
-from planner.commands.output import Sheet, emit, format_options, out_folder, talk
+from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk
 from planner.errors import Fault, InputError
 
 FORMS = ("fp32", "bf16", "fp8", "int8", "int4", "2:4", "sparse", "int8-dynamic")
@@ -25,6 +25,7 @@ MOST_EXPERTS = 100_000
 @click.option("--compare", is_flag=True, help="Instead, put the exported models RUN_DIR... side by side on the test data "
               "of --data.")  # fmt: skip
 @click.option("--data", "data", type=click.Path(path_type=Path), help="The run whose test data --compare judges by.")
+@click.option("--report", "page", type=click.Path(path_type=Path, dir_okay=False), help="HTML page of --compare to write.")
 @format_options
 def command(runs: tuple[Path, ...], out: Path | None, form: str, quiet: bool, **how: Any) -> None:  # noqa: FBT001
     """Export the training in RUN_DIR (the out of `plan train`) for `plan infer`, or compare exported models."""
@@ -37,6 +38,9 @@ def command(runs: tuple[Path, ...], out: Path | None, form: str, quiet: bool, **
 
         table = compared({folder.name: folder for folder in runs}, trained(how["data"]).data.test)
         emit(form, table, lambda: [sheet(table)])
+        if how["page"]:
+            reports().write_compression(table, how["page"])
+            talk(f"wrote {how['page']}", quiet=quiet)
         return
     from executor.deploy import deploy  # noqa: PLC0415
 

@@ -33,7 +33,7 @@ class Pruning(Method):
         self._cut: Tensor | None = None
 
     def begin(self, trainer: Trainer) -> None:
-        """Masks for this rank's pieces; step 0 is due before the first."""
+        """Masks for this rank's pieces, none yet: the weights to cut may still be read."""
         import torch  # noqa: PLC0415
 
         from executor.methods.prune import Pruner  # noqa: PLC0415
@@ -41,7 +41,10 @@ class Pruning(Method):
 
         self._pruner = Pruner(chosen(trainer.held), self.how, trainer.meshes.group("pp"))
         self._cut = torch.zeros((), dtype=torch.int64)
-        if self.how.start == 0:
+
+    def before_step(self, step: int) -> None:
+        """Step 0 is due before the first."""
+        if self.how.start == 0 and not self._made().masks:
             self.after_step(0)
 
     def after_step(self, step: int) -> None:

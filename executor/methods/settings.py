@@ -28,7 +28,7 @@ class Prune:
     sparsity: float = HALF
     scope: str = "global"
     start: int = 1
-    stop: int = 1
+    stop: int = 0
     every: int = 1
     CHOICES: ClassVar = {"pattern": PATTERNS, "scope": SCOPES}
 

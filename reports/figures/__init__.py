@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 import plotly.graph_objects as go
 
 from reports.figures import (
+    before_after,
     coactivation,
     comparison,
     cost_to_train,
@@ -37,7 +38,7 @@ from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """`artefact`: plan, search, comparison, capacity or placement; `drawable`: whether it has what the figure shows."""
+    """`artefact`: plan, search, comparison, compression, capacity or placement; `drawable`: whether it has what the figure shows."""
 
     artefact: str
     draw: Callable[[Json], go.Figure]
@@ -58,6 +59,7 @@ FIGURES: Final = {
     "frontier": Drawing("search", frontier.draw, frontier.read, _has("frontier")),
     "searched": Drawing("search", searched.draw, searched.read, _has("searched")),
     "comparison": Drawing("comparison", comparison.draw, comparison.read, _has("rows")),
+    "before_after": Drawing("compression", before_after.draw, before_after.read, _has("rows")),
     "days_to_train": Drawing("capacity", days_to_train.draw, days_to_train.read, _has("series")),
     "cost_to_train": Drawing("capacity", cost_to_train.draw, cost_to_train.read, _has("series")),
     "tokens_per_day": Drawing("capacity", tokens_per_day.draw, tokens_per_day.read, _has("series")),

@@ -132,6 +132,7 @@ def masks(row, how, steps):
     trainer = Trainer(model(row.shape), row.degrees, row.chosen, WORKLOAD, options=row.options)
     method = Pruning(how)
     method.begin(trainer)
+    method.before_step(1)
     tokens = grid.random_tokens(trainer.model, WORKLOAD, 0)[list(trainer.rows)]
     for step in range(1, steps + 1):
         method.before_step(step)
