@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch.distributed.checkpoint as dcp
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict_loader import load as load_checkpoint
 
 from executor.data import Dataset
 from executor.data import load as load_data
@@ -63,10 +63,7 @@ def deploy(run: Path, out: Path, form: str | None = None, keep: int = 0, *, merg
     )
     form = form or _form(found.recipe.compression)
     model, state, maps = _fewer(found, keep, merge=merge) if keep else (found.model, found.state, None)
-    if keep and not merge:
-        text = text_of(model, {})
-    else:
-        text = text_of(found.model, found.recipe.model.shape)
+    text = text_of(model, {}) if keep and not merge else text_of(found.model, found.recipe.model.shape)
     module = experts.built(found.model if merge else model, state, maps)
     example = next(iter(batches(_judged(found, module, facts), found.data.train, 2)))
     how: dict[str, Any] = {"form": form, "maps": maps}
@@ -85,10 +82,14 @@ def trained(run: Path) -> Trained:
     data = load_data(recipe.data, recipe.run.seed)
     model = plan_of(recipe, data).setting.model
     module = build(model)
-    state = {f"model.{name}": value for name, value in module.state_dict().items() if name != "head.output.weight" or not model.tied}
+    state = {
+        f"model.{name}": value
+        for name, value in module.state_dict().items()
+        if name != "head.output.weight" or not model.tied
+    }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that one process reads, which is the point
-        dcp.load(state, checkpoint_id=saved.path, no_dist=True)
+        load_checkpoint(state, checkpoint_id=saved.path, no_dist=True)
     whole = {name.removeprefix("model."): value for name, value in state.items()}
     compression = kept["table"].get("compression", {})
     return Trained(replace(recipe, compression=compression), data, model, whole)

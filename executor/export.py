@@ -24,6 +24,7 @@ from executor.methods import codecs
 from executor.methods.distill import PROJECTION
 from executor.methods.targets import SPARED, compressible
 from executor.trainer import Trainer
+from planner.compression.quantize import GROUP
 from planner.errors import Fault, InputError
 from planner.files import write
 from planner.provenance import tool_version
@@ -38,10 +39,11 @@ MAP = "experts_map."  # before the name of a mixture: which of the merged expert
 
 @dataclass(frozen=True)
 class Facts:
-    """What a deployed model needs to know: `task`, the `kind` of its inputs (bytes of text or images) and their `shape`.
+    """What a deployed model must know: `task`, the `kind` of its inputs (bytes of text or images) and their `shape`.
 
-    `shape`: [tokens] at most, or [channels, height, width]; `classes` names what a classifier tells apart; images are
-    divided by `scale`. `data` is a fingerprint of the training data, `metrics` what was measured on held-out data.
+    `shape`: [tokens] at most, or [channels, height, width]; `classes` names what a classifier tells apart; images of
+    whole numbers are divided by `scale`. `data` is a fingerprint of the training data, `metrics` what was measured on
+    held-out data, `history` what else is known of the training.
     """
 
     task: str
@@ -107,7 +109,7 @@ def export(
         "tool_version": tool_version(),
         **asdict(facts),
         "form": form,
-        "group": codecs.GROUP_OF_INT4,
+        "group": GROUP,
         "weights": told,
         "maps": sorted(maps or {}),
         "parameters": sum(value.numel() for value in state.values()),
@@ -115,7 +117,9 @@ def export(
         "program": _traced(folder, *program) if program else "not asked for",
     }
     kept = [name for name in (TOML, WEIGHTS, PROGRAM) if (folder / name).is_file()]
-    manifest["files"] = {name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in kept}
+    manifest["files"] = {
+        name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in kept
+    }
     write(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return manifest
 

@@ -11,7 +11,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from executor.export import FORMS, KINDS, MANIFEST, MAP, SCHEMA_VERSION, TASKS, TOML, WEIGHTS, Facts, digest, safetensors
+from executor.export import (
+    FORMS,
+    KINDS,
+    MANIFEST,
+    MAP,
+    SCHEMA_VERSION,
+    TASKS,
+    TOML,
+    WEIGHTS,
+    Facts,
+    digest,
+    safetensors,
+)
 from executor.layers.router import routing_of
 from executor.methods import codecs, layers
 from executor.methods.experts import fewer, redirect
@@ -116,10 +128,14 @@ def _changed(found: Mapping[str, Any], folder: Path) -> Iterator[Fault]:
         if not (folder / name).is_file():
             yield Fault(str(folder), f"{name} is missing")
         elif digest(folder / name) != told.get("sha256"):
-            yield Fault(str(folder / name), "is not the file that was exported: its SHA-256 differs from the manifest's")
+            yield Fault(
+                str(folder / name), "is not the file that was exported: its SHA-256 differs from the manifest's"
+            )
 
 
-def _misfits(module: nn.Module, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> Iterator[Fault]:
+def _misfits(
+    module: nn.Module, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
+) -> Iterator[Fault]:
     """What differs between the tensors and the model."""
     told, where = manifest["weights"], str(folder / WEIGHTS)
     wanted = {name: tuple(value.shape) for name, value in module.named_parameters()}
@@ -146,7 +162,11 @@ def _parts(name: str, form: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 def _decoded(name: str, told: Mapping[str, Any], tensors: Mapping[str, Tensor], manifest: Mapping[str, Any]) -> Tensor:
     parts = _parts(name, told["form"], tensors)
-    return parts[""] if told["form"] == "as is" else codecs.decode(parts, told["form"], tuple(told["shape"]), manifest["group"])
+    return (
+        parts[""]
+        if told["form"] == "as is"
+        else codecs.decode(parts, told["form"], tuple(told["shape"]), manifest["group"])
+    )
 
 
 def _in_codes(module: nn.Module, manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:

@@ -90,7 +90,10 @@ def texts(deployed: Deployed, found: list[bytes]) -> tuple[Tensor, Tensor]:
 
 
 def images(deployed: Deployed, path: Path) -> Tensor:
-    """The images of a .npy file [samples, channels, height, width], scaled as in training; InputError when they don't fit."""
+    """The images of a .npy file [samples, channels, height, width], whole numbers scaled as in training.
+
+    InputError when they don't fit the model.
+    """
     try:
         found = np.load(path, allow_pickle=False)
     except OSError as error:
@@ -105,7 +108,8 @@ def images(deployed: Deployed, path: Path) -> Tensor:
         raise InputError(Fault(str(path), text, f"{list(found.shape)} of {found.dtype}"))
     if not np.isfinite(found).all():
         raise InputError(Fault(str(path), "expected finite numbers"))
-    return torch.from_numpy(found.astype(np.float32) / deployed.facts.scale)
+    scale = deployed.facts.scale if found.dtype.kind in "iu" else 1.0
+    return torch.from_numpy(found.astype(np.float32) / np.float32(scale))
 
 
 def _ids(text: bytes) -> Tensor:

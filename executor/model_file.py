@@ -9,8 +9,8 @@ from typing import Any
 
 from executor.shapes import shapes
 from executor.shrink import DEFAULTS, WHOLE_KEYS, Table, toml
-from planner.families.table import KIND_KEYS, model_of_table
 from planner.errors import Fault, InputError
+from planner.families.table import KIND_KEYS, model_of_table
 from planner.model import Model
 
 

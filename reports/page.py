@@ -1,4 +1,4 @@
-"""The pages: a plan with its search, the capacity of clusters of many sizes, a placement of experts, compressed models."""
+"""The pages: a plan with its search, the capacity of clusters of many sizes, a placement, compressed models."""
 
 from __future__ import annotations
 

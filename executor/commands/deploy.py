@@ -19,13 +19,16 @@ MOST_EXPERTS = 100_000
 @click.command()
 @click.argument("runs", metavar="RUN_DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Folder to write; needed unless --compare.")
-@click.option("--weights", type=click.Choice(FORMS), help="How weights are stored. Default: what they were trained for.")
+@click.option(
+    "--weights", type=click.Choice(FORMS), help="How weights are stored. Default: what they were trained for."
+)
 @click.option("--experts", type=Count(MOST_EXPERTS), help="Experts of each mixture that stay.")
 @click.option("--merge", is_flag=True, help="Merge the other experts instead of dropping them.")
-@click.option("--compare", is_flag=True, help="Instead, put the exported models RUN_DIR... side by side on the test data "
-              "of --data.")  # fmt: skip
+@click.option("--compare", is_flag=True, help="Put the exported models RUN_DIR... side by side instead.")
 @click.option("--data", "data", type=click.Path(path_type=Path), help="The run whose test data --compare judges by.")
-@click.option("--report", "page", type=click.Path(path_type=Path, dir_okay=False), help="HTML page of --compare to write.")
+@click.option(
+    "--report", "page", type=click.Path(path_type=Path, dir_okay=False), help="HTML page of --compare to write."
+)
 @format_options
 def command(runs: tuple[Path, ...], out: Path | None, form: str, quiet: bool, **how: Any) -> None:  # noqa: FBT001
     """Export the training in RUN_DIR (the out of `plan train`) for `plan infer`, or compare exported models."""

@@ -87,7 +87,9 @@ def _classified(deployed: Deployed, text: str | None, file: Path | None) -> dict
     from executor import infer  # noqa: PLC0415
 
     if deployed.facts.kind == "bytes":
-        lines = [_read(text, None)] if file is None else [each for each in _read(None, file).splitlines() if each.strip()]
+        lines = (
+            [_read(text, None)] if file is None else [each for each in _read(None, file).splitlines() if each.strip()]
+        )
         if not lines:
             raise InputError(Fault("--file", "has no line to classify", str(file)))
         inputs, there = infer.texts(deployed, lines)

@@ -1,1 +1,1 @@
-"""Compression done for real: pruning, quantization, distillation, experts dropped or merged; each file is one of them."""
+"""Compression done for real: pruning, quantization, distillation, fewer experts; each file is one idea."""

@@ -1,8 +1,8 @@
 """Training for low precision: weights rounded for each pass, inputs and gradients rounded on the way.
 
-Before a step every weight is replaced by what its codes stand for; before the optimizer moves it, it gets its own value
-back. The gradient so belongs to the rounded weight and moves the exact one: the straight-through estimator (Bengio 2013,
-arXiv:1308.3432; Jacob 2018, arXiv:1712.05877), on any layout, since only this rank's pieces are touched.
+Before a step every weight is replaced by what its codes stand for; before the optimizer moves it, it gets its own
+value back. The gradient so belongs to the rounded weight and moves the exact one: the straight-through estimator
+(Bengio 2013, arXiv:1308.3432; Jacob 2018, arXiv:1712.05877), on any layout, since only this rank's pieces are touched.
 """
 
 from __future__ import annotations
@@ -86,8 +86,10 @@ class Inputs:
             return 0
         found = 0
         for name, part in module.named_modules():
-            weight = part.up if isinstance(part, Experts) else getattr(part, "weight", None)
-            if isinstance(part, nn.Linear | nn.Conv2d | Experts) and compressible(name, weight.shape, spared):
+            if not isinstance(part, nn.Linear | nn.Conv2d | Experts):
+                continue
+            weight = part.up if isinstance(part, Experts) else part.weight
+            if compressible(name, weight.shape, spared):
                 part.register_forward_pre_hook(self._before)
                 if self.how.form == "fp8":
                     part.register_forward_hook(self._behind)
@@ -106,7 +108,7 @@ class Inputs:
         return (_Forward.apply(inputs[0], "int8", most), *inputs[1:])  # type: ignore[no-untyped-call]
 
     def _behind(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor | None:
-        return _Backward.apply(output) if self.active else None  # type: ignore[no-untyped-call, no-any-return]
+        return _Backward.apply(output) if self.active else None  # type: ignore[no-untyped-call]
 
 
 class _Forward(Function):

@@ -106,4 +106,3 @@ def bits(flags: Tensor) -> Tensor:
 def unbits(packed: Tensor, count: int) -> Tensor:
     """The inverse of `bits`: uint8 [count]."""
     return ((packed.unsqueeze(1) >> torch.arange(8, dtype=torch.uint8)) & 1).flatten()[:count]
-

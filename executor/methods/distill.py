@@ -1,8 +1,9 @@
 """Knowledge distillation: a student learns the probabilities, and if wished the hidden states, of a frozen teacher.
 
 Logits: T² · KL(teacher ‖ student) at temperature T beside the student's own loss (Hinton 2015, arXiv:1503.02531).
-Hidden states: mean squared difference behind a trained projection (Romero 2014, arXiv:1412.6550; Jiao 2019, arXiv:1909.10351).
-The objective of a recipe is wrapped, so whatever it learns, on any layout, a teacher can be put beside it.
+Hidden states: mean squared difference behind a trained projection (Romero 2014, arXiv:1412.6550; Jiao 2019,
+arXiv:1909.10351). The objective of a recipe is wrapped, so whatever it learns, on any layout, a teacher can be put
+beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from executor.methods.settings import Distill
 from executor.objective import IGNORED, Batch, Objective, View, Work
 from executor.parallel.collectives import Group, all_reduce
 from planner.errors import Fault, InputError
-
 
 PROJECTION = "distill_projection"  # the name inside a student; no part of the model that is deployed
 
@@ -119,7 +119,7 @@ class Distillation:
 
 
 class Project(nn.Module):
-    """Part of the student: what goes into its head, projected to the width of the teacher's, remembered for the loss."""
+    """Part of the student: what goes into its head, projected to the teacher's width, remembered for the loss."""
 
     def __init__(self, own: int, teacher: int) -> None:
         """Widths of student and teacher."""

@@ -1,9 +1,9 @@
 """Fewer experts in a trained mixture: the least used are dropped, or the most alike are merged.
 
-Dropped: the router loses their rows, so the tokens go to others; the result is a smaller model of the same kind (Lu 2024,
-arXiv:2402.14800, keeps what is routed to). Merged: experts of one cluster become their mean by load and the router stays
-whole, with a table from its choices to the merged experts (Li 2023, arXiv:2310.01334), so experts that were equal before
-give exactly what they gave.
+Dropped: the router loses their rows, so the tokens go to others; the result is a smaller model of the same kind (Lu
+2024, arXiv:2402.14800). Merged: experts of one cluster become their mean by load and the router stays whole, with a
+table from its choices to the merged experts (Li 2023, arXiv:2310.01334), so experts that were equal before give exactly
+what they gave.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def merge(
 
 
 def built(model: Model, state: State, maps: Map | None = None) -> Decoder:
-    """The twin of `model` with its parameters; with the `maps` of `merge`, of the unmerged `model` with fewer experts."""
+    """The twin of `model` with its parameters; with the `maps` of `merge`, of the `model` as it was before."""
     small = model
     if maps:
         small = fewer(model, 1 + max(int(target.max()) for target in maps.values()))
@@ -107,8 +107,9 @@ def fewer(model: Model, experts: int) -> Model:
     """The model with another number of experts behind the same router."""
 
     def cut(part: Part) -> Part:
-        routed = isinstance(part, Linear | Vector) and part.expert and part.copies == model.experts
-        return replace(part, copies=experts) if routed else part
+        if isinstance(part, Linear | Vector) and part.expert and part.copies == model.experts:
+            return replace(part, copies=experts)
+        return part
 
     def smaller(layer: Layer) -> Layer:
         return replace(layer, parts=tuple(cut(part) for part in layer.parts))
@@ -152,7 +153,9 @@ def _counting(name: str, experts: int, found: dict[str, Routed]) -> Any:
 
 def _check(model: Model, keep: int) -> None:
     if model.mtp is not None:
-        raise InputError(Fault(model.name, "take its prediction modules off first: their experts see no deployed token"))
+        raise InputError(
+            Fault(model.name, "take its prediction modules off first: their experts see no deployed token")
+        )
     if not max(model.topk, 1) <= keep <= model.experts:
         expected = f"expected from {model.topk} (a token visits as many) to the {model.experts} of {model.name}"
         raise InputError(Fault("experts", expected, keep))
@@ -199,4 +202,3 @@ def _owner(name: str) -> tuple[str, str, str]:
     """The mixture that a parameter belongs to, and its name inside."""
     mixture, dot, rest = name.partition(".ffn.")
     return (f"{mixture}.ffn", dot, rest)
-

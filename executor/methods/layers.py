@@ -2,7 +2,7 @@
 
 | form | a product | what it saves |
 | int8, int4 | weights widened when they are used | memory: a quarter, an eighth of fp32 |
-| int8-dynamic | inputs int8 with a scale a token or image, one integer product (`torch._int_mm`), scaled back | time too |
+| int8-dynamic | inputs int8, a scale a token or image, one integer product (`torch._int_mm`), scaled | time too |
 """
 
 from __future__ import annotations
@@ -88,7 +88,9 @@ class Conv2d(Product):
 
     def _patches(self, codes: Tensor) -> Tensor:
         """What each output sees, channels innermost as in the codes: [n, height, width, kernel² · channels]."""
-        found = functional.pad(codes.movedim(1, -1), (0, 0, self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
+        found = functional.pad(
+            codes.movedim(1, -1), (0, 0, self.padding[1], self.padding[1], self.padding[0], self.padding[0])
+        )
         for dim in (0, 1):
             reach = (self.kernel[dim] - 1) * self.dilation[dim] + 1
             found = found.unfold(1 + dim, reach, self.stride[dim])[..., :: self.dilation[dim]]

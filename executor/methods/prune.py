@@ -2,8 +2,8 @@
 
 Unstructured: the smallest of all weights, or of each matrix (Han 2015, arXiv:1506.02626), along the cubic schedule of
 Zhu & Gupta (2017, arXiv:1710.01878). Structured: the two largest of every four along the inputs stay (Mishra 2021,
-arXiv:2104.08378), which sparse tensor cores multiply at twice the rate. Everything works on this rank's pieces: axes that
-cut the outputs change nothing, those that cut the inputs must keep every four together.
+arXiv:2104.08378), which sparse tensor cores multiply at twice the rate. Everything works on this rank's pieces: axes
+that cut the outputs change nothing, those that cut the inputs must keep every four together.
 """
 
 from __future__ import annotations

@@ -58,7 +58,8 @@ def largest(matrix: Tensor, group: int = 0) -> Tensor:
         return matrix.abs().amax(1, keepdim=True).clamp(min=TINY)
     short = -matrix.size(1) % group
     padded = torch.nn.functional.pad(matrix, (0, short)) if short else matrix
-    return padded.unflatten(1, (-1, group)).abs().amax(-1).clamp(min=TINY)
+    most: Tensor = padded.unflatten(1, (-1, group)).abs().amax(-1).clamp(min=TINY)
+    return most
 
 
 def scaled(codes: Tensor, scale: Tensor, group: int = 0) -> Tensor:
@@ -111,4 +112,3 @@ def cast_fp8(values: Tensor, form: str, most: Tensor | None = None) -> Tensor:
     most = values.detach().abs().amax() if most is None else most
     scale = torch.finfo(kind).max / most.float().clamp(min=TINY)
     return ((values.float() * scale).to(kind).float() / scale).to(values.dtype)
-

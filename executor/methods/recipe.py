@@ -23,7 +23,31 @@ if TYPE_CHECKING:
     from executor.trainer import Trainer
 
 
-class Pruning(Method):
+class Still(Method):
+    """Does nothing at any point of a training."""
+
+    def prepare(self, module: nn.Module) -> None:
+        """Nothing."""
+        return
+
+    def begin(self, trainer: Trainer) -> None:
+        """Nothing."""
+        return
+
+    def before_step(self, step: int) -> None:
+        """Nothing."""
+        return
+
+    def after_step(self, step: int) -> None:
+        """Nothing."""
+        return
+
+    def resumed(self) -> None:
+        """Nothing."""
+        return
+
+
+class Pruning(Still):
     """Magnitude pruning along a schedule."""
 
     def __init__(self, how: Prune) -> None:
@@ -72,7 +96,7 @@ class Pruning(Method):
         return self._pruner
 
 
-class Aware(Method):
+class Aware(Still):
     """Quantization-aware training, or fp8 emulated."""
 
     def __init__(self, how: Quantize) -> None:
@@ -117,7 +141,7 @@ class Aware(Method):
             self._inputs.active = on
 
 
-class Distilling(Method):
+class Distilling(Still):
     """A teacher beside the recipe's objective, on the same ranks."""
 
     def __init__(self, how: Distill, where: str) -> None:
@@ -153,7 +177,9 @@ class Distilling(Method):
             expected = f"the teacher tells {self._told['answers']} tokens or classes apart, the student"
             faults.append(Fault(f"{self._where}: teacher", f"{expected} {answers(trainer.model)}"))
         if self.how.hidden and trainer.degrees.tp > 1:
-            faults.append(Fault(f"{self._where}: hidden", "hidden states are compared with tp = 1", int(trainer.degrees.tp)))
+            faults.append(
+                Fault(f"{self._where}: hidden", "hidden states are compared with tp = 1", int(trainer.degrees.tp))
+            )
         if faults:
             raise InputError(*faults)
         if self._objective is not None:

@@ -1,4 +1,4 @@
-"""The k-th smallest magnitude of weights that many ranks hold, without moving a weight: three histograms are added up."""
+"""The k-th smallest magnitude of weights that many ranks hold: three histograms are added up, no weight moves."""
 
 from __future__ import annotations
 

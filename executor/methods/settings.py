@@ -20,8 +20,9 @@ HALF = 0.5
 @dataclass(frozen=True)
 class Prune:
     """`pattern` unstructured or 2:4. `sparsity` (share of zeros) is reached from step `start` to `stop` by Zhu &
-    Gupta's cubic schedule, masks anew `every` so many steps; 2:4 is cut once, at `start`. `scope`: one threshold for
-    all matrices (global) or one each (matrix). After the last cut the masks stay and the rest is fine-tuned.
+    Gupta's cubic schedule, masks anew `every` so many steps; without a later `stop`, and as 2:4, all is cut at `start`
+    (0: before the first step). `scope`: one threshold for all matrices (global) or one each (matrix). After the last
+    cut the masks stay and the rest is fine-tuned.
     """
 
     pattern: str = "unstructured"
@@ -54,7 +55,7 @@ class Prune:
         return (step - self.start) % self.every == 0
 
     def at(self, step: int) -> float:
-        """The sparsity that is due after `step`: s (1 - (1 - t)³), t the share of the ramp (arXiv:1710.01878, eq. 1)."""
+        """The sparsity due after `step`: s (1 - (1 - t)³), t the share of the ramp (arXiv:1710.01878, eq. 1)."""
         if step < self.start:
             return 0.0
         if self.stop <= self.start:
@@ -89,7 +90,7 @@ class Quantize:
 
 @dataclass(frozen=True)
 class Distill:
-    """`teacher` is the folder of an exported model. The loss is (1 - weight) · own + weight · T² · KL at `temperature` T.
+    """`teacher` is the folder of an exported model; the loss (1 - weight) · own + weight · T² · KL at `temperature` T.
 
     `hidden` is the weight of the mean squared difference of hidden states behind a trained projection, 0 for none.
     """

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from executor.data import Split
-from executor.exported import Deployed, load
 from executor.export import WEIGHTS
+from executor.exported import Deployed, load
 from executor.infer import latency
 from executor.judge import batches, scores
 from executor.measure.quiet import QUIET, others
@@ -69,7 +69,9 @@ def sheet(table: Json) -> Sheet:
 def note(table: Json) -> str:
     """How the latencies were taken, and whether they can be believed."""
     told, first = table["measured"], table["rows"][0]["latency"]
-    how = f"Latency: median of {first['repeats']} batches of {first['samples']} by the wall clock, {told['threads']} thread(s)"
+    how = (
+        f"Latency: median of {first['repeats']} batches of {first['samples']}, wall clock, {told['threads']} thread(s)"
+    )
     quiet = "the machine was quiet" if told["quiet"] else "NOT quiet, so read them with care"
     return f"{how}; other programs used {told['cores_of_others']:.1f} cores at the start: {quiet}."
 

@@ -1,7 +1,8 @@
 """The weights that compression works on, as this rank holds them, and sums over them that count every weight once.
 
 Matrices, kernels of convolutions and stacks of experts are compressed; embeddings, norms, heads, routers and prediction
-modules are not, unless the caller says so: they are small, and the first and last layers lose most (Zhu & Gupta 2017, arXiv:1710.01878).
+modules are not, unless the caller says so: they are small, and first and last layers lose most (Zhu & Gupta 2017,
+arXiv:1710.01878).
 """
 
 from __future__ import annotations
@@ -84,13 +85,15 @@ def rows(weight: Tensor) -> Tensor:
     """A weight as [outputs, inputs]: kernels with their channels innermost, experts one below another."""
     if weight.dim() == 3:  # [experts, in, out]
         return weight.transpose(1, 2).flatten(0, 1)
-    return weight.movedim(INPUTS, -1).flatten(1)
+    matrix: Tensor = weight.movedim(INPUTS, -1).flatten(1)
+    return matrix
 
 
 def unrows(matrix: Tensor, shape: torch.Size | tuple[int, ...]) -> Tensor:
     """The inverse of `rows`, contiguous, for a weight of `shape`."""
     if len(shape) == 3:
-        return matrix.unflatten(0, (shape[0], shape[2])).transpose(1, 2).contiguous()
+        stack: Tensor = matrix.unflatten(0, (shape[0], shape[2]))
+        return stack.transpose(1, 2).contiguous()
     return matrix.reshape(shape[0], *shape[2:], shape[INPUTS]).movedim(-1, INPUTS).contiguous()
 
 

@@ -38,7 +38,10 @@ from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """`artefact`: plan, search, comparison, compression, capacity or placement; `drawable`: whether it has what the figure shows."""
+    """A figure of an `artefact` (plan, search, comparison, compression, capacity or placement).
+
+    `drawable`: whether the artefact has what the figure shows.
+    """
 
     artefact: str
     draw: Callable[[Json], go.Figure]

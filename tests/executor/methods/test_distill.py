@@ -8,7 +8,7 @@ import torch.distributed as dist  # noqa: E402
 from torch import nn  # noqa: E402
 
 from executor.methods.distill import Distillation, Here, divergence  # noqa: E402
-from executor.methods.recipe import Distilling  # noqa: E402
+from executor.methods.recipe import Distilling, distill  # noqa: E402
 from executor.methods.roles import There, serve, split  # noqa: E402
 from executor.methods.settings import Distill, read  # noqa: E402
 from executor.model import build  # noqa: E402
@@ -169,8 +169,8 @@ def soft(part):
     torch.manual_seed(1)
     student, teacher, labels = torch.randn(3, 4, 8), torch.randn(3, 4, 8), torch.zeros(3, 4, dtype=torch.int64)
     labels[1] = IGNORED
-    group = dist.group.WORLD if part else None
-    mine = student.chunk(2, -1)[dist.get_rank()] if part else student
+    group = dist.group.WORLD if part == "cut" else None
+    mine = student.chunk(2, -1)[dist.get_rank()] if group else student
     mine = mine.clone().requires_grad_()
     loss = divergence(mine, teacher, labels, 2.0, group)
     loss.backward()
@@ -180,16 +180,14 @@ def soft(part):
 
 def test_a_cut_vocabulary_gives_the_same_loss_and_gradient(pool):
     """Each rank's gradient is its slice of the whole one."""
-    loss, _, gradient = pool.run(soft, False, ranks=1)[0]
-    parts = pool.run(soft, True, ranks=2)
+    loss, _, gradient = pool.run(soft, "whole", ranks=1)[0]
+    parts = pool.run(soft, "cut", ranks=2)
     assert all(found == pytest.approx(loss, rel=1e-6) for found, _, _ in parts)
     torch.testing.assert_close(torch.cat([each for _, _, each in parts], -1), gradient)
 
 
 def test_a_missing_teacher_is_refused_before_training():
     """The recipe's check names the folder, and what is out of range."""
-    from executor.methods.recipe import distill
-
     with pytest.raises(InputError, match="no folder of an exported model"):
         distill({"teacher": "nowhere"}, "r.toml: compression.distill")
     with pytest.raises(InputError) as caught:

@@ -1,4 +1,4 @@
-"""Exported models: what goes in comes out, what is broken is refused in one sentence each, and `plan infer` predicts."""
+"""Exported models: what goes in comes out, what is broken is refused in one sentence, and `plan infer` predicts."""
 
 import json
 import shutil
@@ -25,7 +25,6 @@ from planner.cli import main  # noqa: E402
 from planner.errors import InputError  # noqa: E402
 from planner.shape import Shape  # noqa: E402
 from planner.shape import build as shape_model  # noqa: E402
-from tests.executor import grid  # noqa: E402
 from tests.executor.grid import SHAPES, WORKLOAD, Row, model  # noqa: E402
 
 SMALL = {"family": "test", "layers": 2, "hidden": 32, "vocab": 256, "heads": 4, "kv_heads": 2, "ffn": 64}
@@ -112,7 +111,7 @@ def test_any_layout_is_gathered_whole(pool, tmp_path):
 
 
 def test_merged_experts_are_exported_with_their_table(tmp_path):
-    """The folder has the published router, fewer experts and the table between them, and predicts as the merged model."""
+    """The folder has the whole router, fewer experts and the table between them, and predicts as the merged model."""
     made, state = small(experts=8, topk=2, moe_ffn=32)
     batch = torch.tensor([list(TEXT[:32])])
     loads = experts.routed(experts.built(made, state), [batch])
@@ -253,5 +252,7 @@ def test_a_copy_elsewhere_is_the_same_model(tmp_path):
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert load(tmp_path / "b").manifest == load(tmp_path / "a").manifest
     assert digest(tmp_path / "a" / "manifest.json") == digest(tmp_path / "b" / "manifest.json")
-    assert stored_bytes(load(tmp_path / "b").module.state_dict()) < stored_bytes(load(tmp_path / "b", codes=False).module.state_dict())
+    assert stored_bytes(load(tmp_path / "b").module.state_dict()) < stored_bytes(
+        load(tmp_path / "b", codes=False).module.state_dict()
+    )
     assert np.isfinite(load(tmp_path / "b").manifest["metrics"]["perplexity"])

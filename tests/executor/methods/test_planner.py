@@ -92,7 +92,9 @@ def test_a_model_with_fewer_experts_is_the_planner_s(keep, tmp_path):
     assert manifest["stored_bytes"] == get(f"experts:{keep}").stored_bytes(made, value=FP32)
 
 
-@pytest.mark.parametrize(("shape", "method"), [("dense", "2:4"), ("tied", "2:4"), ("moe", "2:4-experts"), ("biased", "2:4-experts")])
+@pytest.mark.parametrize(
+    ("shape", "method"), [("dense", "2:4"), ("tied", "2:4"), ("moe", "2:4-experts"), ("biased", "2:4-experts")]
+)
 def test_counted_flop_are_those_of_the_planner(shape, method):
     """Products without the pruned half: the planner's count a token; dense, they are torch's own count."""
     made, ids = model(shape), torch.randint(0, 64, (2, 32))

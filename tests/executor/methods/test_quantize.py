@@ -89,7 +89,12 @@ def net(seed=0):
     """A small net of a kernel with stride and padding, and matrices."""
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Conv2d(4, 8, 3, stride=2, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(128, 12), nn.ReLU(), nn.Linear(12, 5)
+        nn.Conv2d(4, 8, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(128, 12),
+        nn.ReLU(),
+        nn.Linear(12, 5),
     )
 
 
@@ -211,7 +216,9 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("how", [Quantize("int8"), Quantize("int8", activations=True), Quantize("int4", group=16)], ids=str)
+@pytest.mark.parametrize(
+    "how", [Quantize("int8"), Quantize("int8", activations=True), Quantize("int4", group=16)], ids=str
+)
 @pytest.mark.parametrize("layout", ROWS)
 def test_training_for_low_precision_is_the_same_on_every_layout(pool, layout, how):
     """Losses agree with one process to the rounding of a sum, and differ from training without rounding."""
