@@ -46,13 +46,14 @@ class Product(nn.Module):
 
     def multiply(self, codes: Tensor, scale: Tensor) -> Tensor:
         """Inputs in `codes` int8 [n, inputs] with their `scale` [n, 1] -> [n, outputs] fp32, without the bias."""
-        return torch._int_mm(codes, self.codes.t()).float() * scale * self.scale.t()  # noqa: SLF001 (no public name)
+        product: Tensor = torch._int_mm(codes, self.codes.t()).float()  # noqa: SLF001 (no public name)
+        return product.mul_(scale).mul_(self.scale.t())
 
 
 def _coded(x: Tensor, dims: int | tuple[int, ...]) -> tuple[Tensor, Tensor]:
     """int8 codes of inputs and the scale of each token or image."""
     scale = x.abs().amax(dims, keepdim=True).clamp(min=quantize.TINY) / quantize.MOST[8]
-    return (x / scale).round_().to(torch.int8), scale
+    return (x * scale.reciprocal()).round_().to(torch.int8), scale
 
 
 class Linear(Product):
@@ -63,7 +64,7 @@ class Linear(Product):
         if not self.dynamic:
             return functional.linear(x, self.weight().to(x.dtype), self.bias)
         y = self.multiply(*_coded(x.reshape(-1, x.size(-1)).float(), -1)).view(*x.shape[:-1], -1)
-        return (y if self.bias is None else y + self.bias).to(x.dtype)
+        return (y if self.bias is None else y.add_(self.bias)).to(x.dtype)
 
 
 class Conv2d(Product):
