@@ -38,7 +38,7 @@ def values(name: str, like: Tensor, *, seed: int, depth: int) -> Tensor:
         return torch.empty(like.shape, device="meta")
     digest = hashlib.blake2b(f"{seed}/{name}".encode(), digest_size=8).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
-    inputs = like.size(1) if like.dim() == 2 or name.endswith(EMBEDDINGS) else like.size(-2)
+    inputs = float(like.size(1) if like.dim() == 2 or name.endswith(EMBEDDINGS) else like.size(-2))
     if ".convolutions." in name or name.endswith(".patches.weight"):
         inputs = like[0].numel() / (2 if ".convolutions." in name else 1)
     scale = inputs**-0.5 * ((2 * depth) ** -0.5 if name.endswith(BRANCH_ENDS) else 1.0)

@@ -25,6 +25,7 @@ from torch.utils.module_tracker import ModuleTracker
 
 from executor.layers.base import Spec
 from executor.layers.block import NORMS, Block
+from executor.layers.convolution import ResidualBlock
 from executor.layers.rebuild import apply_selective
 from executor.layers.router import Routing
 from planner.layers.base import Core, Linear, Part, Pointwise
@@ -76,6 +77,8 @@ def _identity(tensor: Tensor) -> int:
 
 def kept_bytes(layer: Layer, batch: int, seq_len: int, recompute: str) -> Counter[str]:
     """Bytes that the twin of `layer` keeps of `batch` sequences in bf16, by place."""
+    if layer.takes:
+        return _kept_of_images(layer, batch)
     spec = Spec(layer.parts)
     tracker = ModuleTracker()
     with FakeTensorMode(), tracker:
@@ -95,6 +98,19 @@ def kept_bytes(layer: Layer, batch: int, seq_len: int, recompute: str) -> Counte
             found = Counter(made.alive())
         found[""] -= out.untyped_storage().nbytes()
     return _by_place(found, mixture="router" in spec.names)
+
+
+def _kept_of_images(layer: Layer, batch: int) -> Counter[str]:
+    """Bytes that a residual block keeps of `batch` images in bf16; nothing of it is cheap to make again."""
+    tracker = ModuleTracker()
+    with FakeTensorMode(), tracker:
+        block = ResidualBlock(Spec(layer.parts))
+        for parameter in block.parameters():
+            parameter.data = parameter.data.bfloat16()
+        leaf = torch.empty(batch, *layer.takes, dtype=torch.bfloat16, requires_grad=True)
+        with _Made(tracker, "ResidualBlock") as made:
+            out = block(leaf * 1.0)
+            return Counter(convolutions=made.alive().total() - out.untyped_storage().nbytes())
 
 
 def _shared(spec: Spec, batch: int, seq_len: int) -> tuple[Tensor, Tensor] | None:
@@ -117,6 +133,8 @@ def _run(block: nn.Module, leaf: Tensor, positions: Tensor, shared: Any, recompu
 def planned_bytes(layer: Layer, setting: Setting, degrees: Degrees) -> Counter[str]:
     """Bytes that the planner says the layer keeps of one micro-batch, by place, under the setting's recompute."""
     recompute = setting.choices.recompute
+    if layer.takes:
+        return Counter(convolutions=round(float(layer_activations(layer, setting, degrees, recompute))))
     if recompute == "full":
         return Counter({"stream": round(float(layer_activations(layer, setting, degrees, recompute)))})
     found: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from executor.optimizers.settings import NAMES
 from planner.errors import Fault, InputError
 from planner.layers.base import Cut, Vector
 from planner.model import Model
+from planner.rules import convolutional, whole_sequences
 from planner.strategy import Choices, Degrees
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -28,7 +29,11 @@ def _reasons(model: Model, degrees: Degrees, choices: Choices) -> Iterator[Fault
         yield Fault("precision", f"the executor computes in {' or '.join(DTYPES)}", choices.precision)
     if choices.optimizer not in NAMES:
         yield Fault("optimizer", f"the executor has {', '.join(NAMES)}", choices.optimizer)
-    tp = int(degrees.tp)
+    tp, cp = int(degrees.tp), int(degrees.cp)
+    if convolutional(model) and tp > 1:
+        yield Fault("tp", f"must be 1: the convolutions of {model.name} are not cut", tp)
+    if whole_sequences(model) and cp > 1:
+        yield Fault("cp", f"must be 1: {model.name} works on whole sequences, which cp would cut", cp)
     if model.vocab % tp:
         yield Fault("tp", f"must divide the vocabulary of {model.vocab} to be run (the planner pads it)", tp)
     parts = [part for kind in model.kinds for part in kind.parts]

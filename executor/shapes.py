@@ -29,6 +29,12 @@ class Shapes:
 
 def shapes(model: Model) -> Shapes:
     """The shapes that build `model`; InputError when a kind of layer can't be read."""
+    if model.predicts != "tokens":
+        what = {"masked": "masked tokens", "classes": "classes"}[model.predicts]
+        expected = (
+            f"predicts {what}; a proxy predicts the next token of a text, a recipe (`plan train`) trains the rest"
+        )
+        raise InputError(Fault(model.name, expected))
     kinds = tuple(_kind(kind, model) for kind in model.kinds)
     before, behind = _named(model.embedding), _named(model.head)
     positions = before.get("positions")

@@ -105,9 +105,7 @@ class Trainer:
         self._summed = [parameter for each in applied for parameter in each.partial()]
         self._copies = Copies(self.modules, self.meshes, tied=model.tied)
         self.held = list(self._pieces())
-        pieces = [(each.name, each.parameter, each.piece) for each in self.held]
-        name = choices.optimizer if update or choices.optimizer != "adam" else "adamw"
-        self.optimizer = build(name, pieces, self.rule)
+        self.optimizer = self._optimizer("adamw" if choices.optimizer == "adam" and not update else choices.optimizer)
         self._round = rounding(self.rule)
         self._routers = [module for each in self.modules for module in each.modules() if isinstance(module, Router)]
         for router in self._routers:
@@ -246,6 +244,9 @@ class Trainer:
                 piece = nn.Parameter(local(parameter.data), requires_grad=parameter.requires_grad)
                 counts = self._copies.counts(chunk, name)
                 yield Held(canonical(name, tied=self.model.tied), parameter, piece, counts)
+
+    def _optimizer(self, name: str) -> torch.optim.Optimizer:
+        return build(name, [(each.name, each.parameter, each.piece) for each in self.held], self.rule)
 
     def _balance(self) -> None:
         """Shift the routers' corrections by the load over all ranks of the stage."""

@@ -86,17 +86,18 @@ def _order(c: Case) -> Any:
 
 
 def _sequence(c: Case) -> Any:
-    by_tp = c.d.tp if c.choices.sequence_parallel and not _convolutions(c.model) else 1
-    by_cp = 1 if _whole(c.model) else np.where(c.d.cp > 1, 2 * c.d.cp, 1)
+    by_tp = c.d.tp if c.choices.sequence_parallel and not convolutional(c.model) else 1
+    by_cp = 1 if whole_sequences(c.model) else np.where(c.d.cp > 1, 2 * c.d.cp, 1)
     return c.workload.seq_len % (by_cp * by_tp * (c.d.tp >= 1)) == 0
 
 
-def _whole(model: Model) -> bool:
+def whole_sequences(model: Model) -> bool:
     """Whether something works on whole sequences: a classifier, a convolution."""
     return any(layer.sequence_flops() for layer in model.stack())
 
 
-def _convolutions(model: Model) -> bool:
+def convolutional(model: Model) -> bool:
+    """Whether its layers are convolutions."""
     return any(isinstance(part, Convolution) for kind in model.kinds for part in kind.parts)
 
 
@@ -214,14 +215,14 @@ ORDER = Rule(
 )
 WHOLE = Rule(
     "whole_sequences",
-    lambda c: (c.d.cp == 1) | (not _whole(c.model)),
+    lambda c: (c.d.cp == 1) | (not whole_sequences(c.model)),
     lambda c: f"cp = {c.d.cp} must be 1: {c.model.name} works on whole sequences, which cp would cut",
     "cp",
     lambda c: 1,
 )
 CONVOLUTIONS = Rule(
     "convolutions",
-    lambda c: (c.d.tp == 1) | (not _convolutions(c.model)),
+    lambda c: (c.d.tp == 1) | (not convolutional(c.model)),
     lambda c: f"tp = {c.d.tp} must be 1: the convolutions of {c.model.name} are not cut",
     "tp",
     lambda c: 1,

@@ -136,6 +136,7 @@ def _attention(shape: Shape, reach: str) -> Parts:
             own_kv=reach != "shared_kv",
             causal=shape.causal,
             rotary=shape.rotary,
+            normed=bool(NORM_PLACES[shape.norm_places][0]),
         )
     )
 
@@ -143,7 +144,15 @@ def _attention(shape: Shape, reach: str) -> Parts:
 def _dense(shape: Shape) -> Parts:
     """The dense block; in a parallel layer it reads the tensor that the attention keeps."""
     own_input = shape.norm_places != "parallel"
-    return ffn(shape.hidden, shape.ffn, gated=shape.gated, bias=shape.ffn_bias, saves_input=own_input)
+    places = NORM_PLACES[shape.norm_places]
+    return ffn(
+        shape.hidden,
+        shape.ffn,
+        gated=shape.gated,
+        bias=shape.ffn_bias,
+        saves_input=own_input,
+        normed=bool(places[2] or places[3]),
+    )
 
 
 def _mixture(shape: Shape) -> Parts:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from planner.files import write
-from reports.page import capacity_page, compression_page, placement_page, plan_page
+from reports.page import (
+    capacity_page,
+    compression_page,
+    placement_page,
+    plan_page,
+    training_page,
+    tuning_page,
+)
 from reports.words import Json
 
 
@@ -27,3 +34,8 @@ def write_placement(placement: Json, path: Path) -> None:
 def write_compression(compared: Json, path: Path) -> None:
     """Write the page of compressed models to `path`, whole or not at all."""
     write(path, compression_page(compared))
+
+
+def write_training(training: Json, path: Path) -> None:
+    """Write the page of a training or of a search of its hyper-parameters to `path`, whole or not at all."""
+    write(path, tuning_page(training) if "trials" in training else training_page(training))

@@ -1,8 +1,8 @@
-"""The pages: a plan with its search, the capacity of clusters of many sizes, a placement, compressed models."""
+"""The pages: a plan with its search, the capacity of clusters of many sizes, a placement, trainings, compressed models."""
 
 from __future__ import annotations
 
-from reports import capacity_parts, compression_parts, placement_parts, plan_parts
+from reports import capacity_parts, compression_parts, placement_parts, plan_parts, training_parts
 from reports.document import document, figures
 from reports.markup import join, tag
 from reports.words import Json
@@ -65,3 +65,25 @@ def compression_page(compared: Json) -> str:
     )
     title = f"{compared['rows'][0]['model']}: before and after compression"
     return document(title, compression_parts.header(compared), sections, compared["tool_version"])
+
+
+def training_page(training: Json) -> str:
+    """One self-contained HTML page of the `training.json` of `plan train`."""
+    sections = (
+        ("curves", "The training", figures(("training_curve", "learning_rate"), training)),
+        ("scores", "At the end", join((training_parts.scores(training), training_parts.report(training)))),
+        ("forgetting", "On the data before", training_parts.forgetting(training)),
+    )
+    title = f"Training of {training['model']['name']}"
+    return document(title, training_parts.header(training), sections, training["tool_version"])
+
+
+def tuning_page(tuning: Json) -> str:
+    """One self-contained HTML page of the `tuning.json` of `plan train --tune`."""
+    sections = (
+        ("search", "The search", figures(("trials",), tuning)),
+        ("trials", "Every trial", training_parts.trials(tuning)),
+    )
+    return document(
+        "Search of hyper-parameters", training_parts.search_header(tuning), sections, tuning["tool_version"]
+    )

@@ -36,9 +36,9 @@ def labelled_text(path: Path, fields: tuple[str, str], seq_len: int, shares: Sha
             parts[split] = _samples(share, fields)
     classes = sorted({label for part in parts for _, label in part})
     _enough(path, len(parts[TRAIN]), len(classes))
-    made = [_encoded(part, classes, seq_len) for part in parts]
+    made = [encoded(part, classes, seq_len) for part in parts]
     long = sum(len(text.encode()) > seq_len for part in parts for text, _ in part)
-    return _dataset("labelled-text", made, tuple(classes), vocabulary=BYTES, facts={"cut_to_seq_len": long})
+    return dataset("labelled-text", made, tuple(classes), vocabulary=BYTES, facts={"cut_to_seq_len": long})
 
 
 def arrays(path: Path, shares: Shares) -> Dataset:
@@ -70,20 +70,24 @@ def _images(
             parts[split] = _stored(share)
     classes = tuple(str(each) for each in range(int(max(each.max(initial=0) for _, each in parts)) + 1))
     _enough(name, len(parts[TRAIN][0]), len(classes))
-    return _dataset(kind, parts, classes)
+    return dataset(kind, parts, classes)
 
 
-def _dataset(
+def dataset(
     kind: str,
     parts: Sequence[tuple[NDArray[Any], ...]],
     classes: tuple[str, ...],
     vocabulary: int = 0,
     facts: Any = None,
 ) -> Dataset:
+    """The data set of the arrays of each split."""
+    train, validation, test = (Rows(part) for part in parts)
     return Dataset(
         kind,
         "classification",
-        *(Rows(part) for part in parts),
+        train,
+        validation,
+        test,
         fingerprint(np.ascontiguousarray(array).tobytes() for part in parts for array in part),
         vocabulary=vocabulary,
         classes=classes,
@@ -108,7 +112,8 @@ def _samples(path: Path, fields: tuple[str, str]) -> list[Sample]:
     return [(text, label) for text, label in columns(path, *fields)]
 
 
-def _encoded(part: Sequence[Sample], classes: Sequence[str], seq_len: int) -> tuple[NDArray[Any], ...]:
+def encoded(part: Sequence[Sample], classes: Sequence[str], seq_len: int) -> tuple[NDArray[Any], ...]:
+    """Byte ids [samples, seq_len], cut or padded, labels [samples], which tokens are there [samples, seq_len]."""
     ids = np.full((len(part), seq_len), PADDING, dtype=np.int64)
     there = np.zeros((len(part), seq_len), dtype=np.int64)
     for row, (text, _) in enumerate(part):

@@ -9,6 +9,7 @@ from typing import Any
 from executor.data.base import Dataset
 from executor.data.labelled import arrays, digits, labelled_text
 from executor.data.masked import Masked
+from executor.data.packages import packages
 from executor.data.text import Windows, text
 from executor.training.sections import Data
 from planner.errors import Fault, InputError
@@ -23,6 +24,8 @@ def load(data: Data, seed: int) -> Dataset:
     path = data.path or Path()
     if data.kind in {"python", "text"}:
         found = text(data.path if data.kind == "text" else None, data.pattern, data.text, data.seq_len, shares)
+    elif data.kind == "packages":
+        found = packages(data.seq_len, *_numbers(data))
     elif data.kind == "labelled-text":
         found = labelled_text(path, (data.text, data.label), data.seq_len, shares)
     else:
@@ -35,6 +38,11 @@ def load(data: Data, seed: int) -> Dataset:
     if empty:
         raise InputError(*empty)
     return _masked(found, seed) if data.objective == "masked-language-model" else found
+
+
+def _numbers(data: Data) -> list[float]:
+    """The shares of a kind that no file can hold a split of; paths are refused with the recipe."""
+    return [each if isinstance(each, float) else 0.0 for each in (data.validation, data.test)]
 
 
 def _masked(found: Dataset, seed: int) -> Dataset:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from executor.data.base import Arrays, Numbers
 from executor.data.text import BYTES, Windows
@@ -37,7 +36,7 @@ class Masked:
         labels = np.full_like(ids, IGNORED)
         for row, number in enumerate(numbers):
             generator = np.random.default_rng([self.seed, int(number)])
-            guessed: NDArray[np.bool_] = generator.random(ids.shape[1]) < GUESSED
+            guessed = np.less(generator.random(ids.shape[1]), GUESSED)
             guessed[generator.integers(ids.shape[1])] = True  # every sample has something to guess
             labels[row, guessed] = ids[row, guessed]
             how = generator.random(ids.shape[1])

@@ -20,7 +20,7 @@ from executor.data.shares import TEST, TRAIN, VALIDATION, splits
 from planner.errors import Fault, InputError
 
 MANY = 20  # files; of fewer the blocks are split
-BLOCK = 16 * 1024  # bytes
+BLOCK = 1024  # bytes
 LARGEST = 256 * 2**20  # bytes read; more belongs into a tokenised store
 LIBRARY = 8 * 2**20  # bytes of the standard library, as `plan run` reads
 SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"})
@@ -54,9 +54,13 @@ def text(
     """
     given = [each if isinstance(each, float) else 0.0 for each in shares]
     found = list(_documents(path, pattern, field))
-    parts = found if len(found) >= MANY else [piece for each in found for piece in _blocks(each)]
+    many = len(found) >= MANY
+    parts = found if many else [piece for each in found for piece in _blocks(each)]
     where = splits((f"{name}\0".encode() + content[:BLOCK] for name, content in parts), *given)
-    joined = [b"\n".join(parts[i][1] for i in np.flatnonzero(where == split)) for split in (TRAIN, VALIDATION, TEST)]
+    joined = [
+        (b"\n" if many else b"").join(parts[i][1] for i in np.flatnonzero(where == split))
+        for split in (TRAIN, VALIDATION, TEST)
+    ]
     for split, share in zip((VALIDATION, TEST), shares, strict=True):
         if isinstance(share, Path):
             joined[split] = b"\n".join(content for _, content in _documents(share, pattern, field))
@@ -69,10 +73,13 @@ def text(
         "bytes": [len(each) for each in joined],
         "bytes_behind_the_last_window": [len(each.text) - len(each) * seq_len for each in windows],
     }
+    train, validation, test = windows
     return Dataset(
         "python" if path is None else "text",
         "language-model",
-        *windows,
+        train,
+        validation,
+        test,
         fingerprint(joined),
         vocabulary=BYTES,
         shape=(seq_len,),

@@ -54,20 +54,20 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`x` [b, width, height, width of the image], normed over all but the channels."""
-        weight, bias = local(self.weight), local(self.bias)
+        weight, bias = at_least_fp32(local(self.weight)), at_least_fp32(local(self.bias))  # as the statistics are
         if not self.training:
             return functional.batch_norm(x, self.running_mean, self.running_var, weight, bias, eps=EPSILON)
         counted, joined = self.counting(), self.joined
         if joined is None:
-            running = (self.running_mean, self.running_var) if counted else (None, None)
-            return functional.batch_norm(x, *running, weight, bias, training=True, momentum=MOMENTUM, eps=EPSILON)
-        mean, variance = _statistics(x.detach(), joined)
+            mean, variance = (self.running_mean, self.running_var) if counted else (None, None)
+            return functional.batch_norm(x, mean, variance, weight, bias, True, MOMENTUM, EPSILON)  # noqa: FBT003
+        own, spread = _statistics(x.detach(), joined)
         if counted:
             samples = x.numel() // x.size(1) * joined.ways
             with torch.no_grad():
-                self.running_mean.lerp_(mean, MOMENTUM)
-                self.running_var.lerp_(variance * (samples / (samples - 1)), MOMENTUM)
-        return _Normed.apply(x, weight, bias, mean, (variance + EPSILON).rsqrt(), joined)  # type: ignore[no-untyped-call, no-any-return]
+                self.running_mean.lerp_(own, MOMENTUM)
+                self.running_var.lerp_(spread * (samples / (samples - 1)), MOMENTUM)
+        return _Normed.apply(x, weight, bias, own, (spread + EPSILON).rsqrt(), joined)  # type: ignore[no-untyped-call, no-any-return]
 
 
 def _statistics(x: Tensor, joined: Joined) -> tuple[Tensor, Tensor]:

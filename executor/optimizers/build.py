@@ -17,7 +17,7 @@ from executor.optimizers.settings import Update
 
 Piece = tuple[str, Tensor, nn.Parameter]
 """A parameter's canonical name, itself (a DTensor where it is cut), and this rank's piece of it."""
-EMBEDDINGS = ("embedding.", ".tokens.weight", ".positions.weight", ".segments.weight")
+EMBEDDINGS = (".tokens.weight", ".positions.weight", ".types.weight")
 
 
 def build(name: str, pieces: Sequence[Piece], update: Update) -> torch.optim.Optimizer:
@@ -34,7 +34,7 @@ def build(name: str, pieces: Sequence[Piece], update: Update) -> torch.optim.Opt
         "adam-bf16": lambda: LowAdam(groups, Bf16(), **adam),
         "adam-8bit": lambda: LowAdam(groups, Blocks8(), **adam),
         "sgd": lambda: torch.optim.SGD(groups, **rate, **momentum, fused=True),
-        "sgd-momentum": lambda: torch.optim.SGD(groups, **rate, **momentum, fused=True),
+        "sgd-plain": lambda: torch.optim.SGD(groups, **rate, **momentum, fused=True),
         "adafactor": lambda: Factored(groups, likes, **rate, beta2_decay=update.beta2_decay),
         "muon": lambda: Muon(groups, likes, **adam, **momentum),
         "lion": lambda: Lion(groups, **rate, betas=update.betas_of(name)),

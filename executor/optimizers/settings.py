@@ -1,6 +1,6 @@
 """How weights are updated, as a recipe states it. Needs no torch.
 
-`NAMES` are the planner's names of optimizers. "sgd" has momentum, as in the planner's table; plain SGD is momentum = 0.
+`NAMES` are the planner's names of optimizers: "sgd" has momentum and "sgd-plain" none, as in its table.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ OPTIONS: dict[str, frozenset[str]] = {
     "adam-bf16": ADAM,
     "adam-8bit": ADAM,
     "sgd": SGD,
-    "sgd-momentum": SGD,
+    "sgd-plain": frozenset(),
     "adafactor": frozenset({"beta2_decay"}),
     "muon": ADAM | {"momentum", "nesterov"},
     "lion": frozenset({"betas"}),
 }
 """Optimizers and what each takes beside learning rate and weight decay."""
 NAMES = tuple(OPTIONS)
-MOMENTUM = {"muon": 0.95}  # Jordan 2024 (Muon); 0.9 elsewhere
+MOMENTUM = {"muon": 0.95, "sgd-plain": 0.0}  # Muon's of Jordan 2024; 0.9 elsewhere
 BETAS = {"lion": (0.9, 0.99)}  # Chen 2023, arXiv:2302.06675; (0.9, 0.999) elsewhere
 
 
@@ -64,4 +64,4 @@ class Update:
 
 def plain(learning_rate: float, name: str) -> Update:
     """What a plan trains with that says no more than its optimizer: torch's defaults, without decay for SGD."""
-    return Update(learning_rate, weight_decay=0.0 if name in {"sgd", "sgd-momentum"} else 0.01)
+    return Update(learning_rate, weight_decay=0.0 if name in {"sgd", "sgd-plain"} else 0.01)

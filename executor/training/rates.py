@@ -17,9 +17,8 @@ class Rates:
         """`steps` of the whole run, `done` of them before."""
         self.optimizer, self.schedule, self.steps = optimizer, schedule, steps
         self._height = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)  # its rate is the plateau's factor
-        self._plateau = ReduceLROnPlateau(
-            self._height, factor=schedule.factor, patience=schedule.patience - 1, threshold=0.0
-        )
+        falls = schedule.factor if schedule.name == "plateau" else 0.5  # never asked of another schedule
+        self._plateau = ReduceLROnPlateau(self._height, factor=falls, patience=schedule.patience - 1, threshold=0.0)
         self._base = [group["lr"] for group in optimizer.param_groups]
         self._lambda = self._from(done)
 

@@ -50,7 +50,7 @@ class Schedule:
             return step / self.warm_up
         progress = min((step - self.warm_up) / max(steps - self.warm_up, 1), 1.0)
         left = max(steps - step, 0)
-        heights = {
+        heights: dict[str, float] = {
             "linear": 1.0 - progress,
             "cosine": (1.0 + math.cos(math.pi * progress)) / 2.0,
             "polynomial": (1.0 - progress) ** self.power,
@@ -58,4 +58,5 @@ class Schedule:
         }
         if self.name in heights:
             return self.final + (1.0 - self.final) * heights[self.name]
-        return self.factor ** ((step - 1) // self.every) if self.name == "step" else 1.0
+        falls = (step - 1) // self.every if self.name == "step" else 0
+        return float(self.factor**falls)

@@ -15,7 +15,7 @@ from planner.strategy import RECOMPUTE
 
 METRICS = ("loss", "perplexity", "accuracy", "precision", "recall", "f1")
 """What an evaluation can tell; the last three, macro averages over the classes, of a classification alone."""
-KINDS = ("python", "text", "labelled-text", "arrays", "digits")
+KINDS = ("python", "packages", "digits", "text", "labelled-text", "arrays")
 OBJECTIVES = ("language-model", "masked-language-model", "classification")
 PRECISIONS = ("fp32", "bf16")
 CONTEXTS = ("ring", "all_gather", "ulysses")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 OF_KIND: dict[str, frozenset[str]] = {
     "python": frozenset({"seq_len", "objective"}),
+    "packages": frozenset({"seq_len"}),
     "text": frozenset({"path", "seq_len", "pattern", "text", "objective"}),
     "labelled-text": frozenset({"path", "seq_len", "text", "label"}),
     "arrays": frozenset({"path"}),
@@ -21,7 +22,8 @@ OF_KIND: dict[str, frozenset[str]] = {
 }
 """Keys of [data] that each kind reads beside `kind`, `validation` and `test`."""
 FILES = frozenset({"text", "labelled-text", "arrays"})
-CLASSES = frozenset({"labelled-text", "arrays", "digits"})
+CLASSES = frozenset({"packages", "labelled-text", "arrays", "digits"})
+BUILT_IN = frozenset({"python", "packages", "digits"})
 OF_CLASSES = ("precision", "recall", "f1")
 
 
@@ -50,6 +52,9 @@ def _data(recipe: Recipe, where: str) -> Iterator[Fault]:
     data = recipe.data
     if data.kind in FILES and data.path is None:
         yield Fault(f"{where}: data.path", f"is missing: {data.kind} is read from files")
+    for name in ("validation", "test"):
+        if data.kind in BUILT_IN and not isinstance(getattr(data, name), float):
+            yield Fault(f"{where}: data.{name}", f"{data.kind} is built in: expected a share of it")
     if data.objective == "classification" and data.kind not in CLASSES:
         yield Fault(f"{where}: data.objective", f"is of labelled data, and {data.kind} has no labels", data.objective)
     if isinstance(data.validation, float) and isinstance(data.test, float) and data.validation + data.test >= 1.0:
@@ -63,6 +68,8 @@ def _times(recipe: Recipe, where: str) -> Iterator[Fault]:
         yield Fault(f"{where}: schedule.warm_up", f"must be below the {steps} steps of the run", schedule.warm_up)
     elif schedule.name == "wsd" and schedule.warm_up + schedule.decay > steps:
         yield Fault(f"{where}: schedule.decay", f"must fit into the {steps} steps behind the warm-up", schedule.decay)
+    if schedule.name == "plateau" and schedule.factor == 1.0:
+        yield Fault(f"{where}: schedule.factor", "a plateau multiplies by it: expected less than 1", schedule.factor)
     for place, asked in (
         ("regularisation.patience", recipe.regularisation.patience > 0),
         ("schedule.name", schedule.name == "plateau"),

@@ -1,4 +1,4 @@
-"""`plan report`: a plan as one self-contained HTML page."""
+"""`plan report`: a plan, or a training of `plan train`, as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,12 @@ import click
 from planner.commands.output import reports, talk
 from planner.errors import Fault, InputError
 from planner.explain.document import document
-from planner.plan import Json, read
+from planner.plan import Json, of_json
 from planner.plan_file import read_json
+
+TRAINING = frozenset({"recipe", "curve", "evaluations", "strategy"})
+TUNING = frozenset({"recipe", "trials", "searched", "best"})
+"""Keys by which the artefacts of `plan train` are known."""
 
 
 @click.command()
@@ -22,14 +26,21 @@ from planner.plan_file import read_json
 @click.option("--dry-run", is_flag=True, help="Check the plan and write nothing.")
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
 def command(plan_file: Path, out: Path, comparison: Path | None, dry_run: bool, quiet: bool) -> None:  # noqa: FBT001
-    """Write PLAN.json as one offline HTML page."""
-    data = document(read(plan_file))
+    """Write PLAN.json, or the training.json or tuning.json of `plan train`, as one offline HTML page."""
+    data = read_json(plan_file)
+    trained = data.keys() >= TRAINING or data.keys() >= TUNING
+    if trained and comparison:
+        raise InputError(Fault("--comparison", "belongs to a plan, and this is a training", str(plan_file)))
     found = _compared(comparison) if comparison else None
+    data = data if trained else document(of_json(data, str(plan_file)))
     if dry_run:
         talk(f"would write {out}", quiet=quiet)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    reports().write_plan(data, None, out, found)
+    if trained:
+        reports().write_training(data, out)
+    else:
+        reports().write_plan(data, None, out, found)
     talk(f"wrote {out}", quiet=quiet)
 
 

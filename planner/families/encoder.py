@@ -11,6 +11,7 @@ from planner.families.reader import Family, Reader, block
 from planner.shape import Shape
 
 BIASED: dict[str, Any] = {"qkv_bias": True, "out_bias": True, "ffn_bias": True}
+POOLER = ("pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head")  # unused
 SEEING: dict[str, Any] = {"gated": False, "norm": "layer", "causal": False, "rotary": False}
 
 
@@ -39,13 +40,13 @@ def _bert(c: Reader) -> Shape:
     c.require(is_decoder=False)
     c.require(add_cross_attention=False)
     c.require(position_embedding_type="absolute")
-    c.ignore("attention_probs_dropout_prob", "pooler_fc_size", "pooler_num_attention_heads", "pooler_num_fc_layers", "pooler_size_per_head")
+    c.ignore("attention_probs_dropout_prob", *POOLER)
     masked = head(c, ("BertForMaskedLM", "BertForSequenceClassification")) == "BertForMaskedLM"
-    tied = c.flag("tie_word_embeddings", default=True)
+    c.require(tie_word_embeddings=True) if masked else c.ignore("tie_word_embeddings")
     count = classes(c)
     return Shape(
         family="bert",
-        **block(c, kv_heads=0, head_dim=0, tied=tied and masked),
+        **block(c, kv_heads=0, head_dim=0, tied=masked),
         **BIASED,
         **SEEING,
         norm_places="add_norm",

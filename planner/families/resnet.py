@@ -15,7 +15,7 @@ def _resnet(c: Reader) -> ResidualNetwork:
     c.ignore("out_features", "out_indices", "stage_names")
     head(c, ("ResNetForImageClassification",))
     kind = c.get("layer_type") or "bottleneck"
-    if kind not in {"basic", "bottleneck"}:
+    if kind not in ("basic", "bottleneck"):
         c.fault("layer_type", "only basic and bottleneck are understood", kind)
     widths, depths = (c.items(key, int) for key in ("hidden_sizes", "depths"))
     return ResidualNetwork(

@@ -24,7 +24,7 @@ class Heads:
     `sinks`: one learned logit a head. `window` [tokens], with `chunked` the block instead of the sliding reach.
     `own_kv`: False when keys and values come from an earlier layer (cross-layer attention, arXiv:2405.12981).
     `causal`: False when a token sees those behind it too (BERT, ViT); `rotary`: False when positions are not turned
-    into q and k.
+    into q and k. `normed`: the input comes from a norm of this layer, which selective recompute runs again.
     """
 
     hidden: int
@@ -41,6 +41,7 @@ class Heads:
     own_kv: bool = True
     causal: bool = True
     rotary: bool = True
+    normed: bool = True
 
 
 def attention(size: Heads) -> Parts:
@@ -48,7 +49,7 @@ def attention(size: Heads) -> Parts:
     kv_width = size.kv_heads * size.head_dim if size.own_kv else 0
     width = size.heads * size.head_dim
     projection = Linear(
-        "qkv", "attention", size.hidden, width + 2 * kv_width, Cut.COLUMN, bias=size.qkv_bias, cheap_input=True
+        "qkv", "attention", size.hidden, width + 2 * kv_width, Cut.COLUMN, bias=size.qkv_bias, cheap_input=size.normed
     )
     turned = Pointwise("rotary", width + kv_width, ROTARY, ROTARY, cut=Cut.COLUMN)
     rotary = (turned,) if size.rotary else ()

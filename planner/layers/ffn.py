@@ -10,9 +10,19 @@ from planner.layers.base import Cut, Linear, Parts, Pointwise
 
 
 def ffn(
-    hidden: int, width: int, *, gated: bool, bias: bool = False, label: str = "dense_ffn", saves_input: bool = True
+    hidden: int,
+    width: int,
+    *,
+    gated: bool,
+    bias: bool = False,
+    label: str = "dense_ffn",
+    saves_input: bool = True,
+    normed: bool = True,
 ) -> Parts:
-    """The block between its norm and its residual addition; `saves_input` False when another part keeps x."""
+    """The block between its norm and its residual addition.
+
+    `saves_input` False when another part keeps x; `normed`: x comes from a norm, which selective recompute runs again.
+    """
     shared = label == "shared_experts"
     prefix = "shared_" if shared else ""
     inner = (1 + gated) * width
@@ -26,7 +36,7 @@ def ffn(
             Cut.COLUMN,
             bias=bias,
             saves=saves_input,
-            cheap_input=saves_input,
+            cheap_input=saves_input and normed,
             enters=enters,
         ),
         activation(f"{prefix}activation", width, gated=gated),

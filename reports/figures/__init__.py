@@ -21,6 +21,7 @@ from reports.figures import (
     goodput,
     gpu_load,
     headroom,
+    learning_rate,
     memory_stages,
     mfu,
     migration,
@@ -32,15 +33,17 @@ from reports.figures import (
     sensitivity,
     step_time,
     tokens_per_day,
+    training_curve,
+    trials,
     waterfall,
 )
 from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """A figure of an `artefact` (plan, search, comparison, compression, capacity or placement).
+    """`artefact`: plan, search, comparison, compression, capacity, placement, training or tuning.
 
-    `drawable`: whether the artefact has what the figure shows.
+    `drawable`: whether it has what the figure shows.
     """
 
     artefact: str
@@ -75,5 +78,8 @@ FIGURES: Final = {
     "coactivation": Drawing("placement", coactivation.draw, coactivation.read, coactivation.drawable),
     "routing_drift": Drawing("placement", routing_drift.draw, routing_drift.read, _has("statistics")),
     "replanning": Drawing("placement", replanning.draw, replanning.read, replanning.drawable),
+    "training_curve": Drawing("training", training_curve.draw, training_curve.read, _has("curve")),
+    "learning_rate": Drawing("training", learning_rate.draw, learning_rate.read, _has("curve")),
+    "trials": Drawing("tuning", trials.draw, trials.read, _has("trials")),
     "migration": Drawing("placement", migration.draw, migration.read, migration.drawable),
 }

@@ -32,14 +32,16 @@ def run(model, seq_len):
 
 @pytest.mark.parametrize("name", catalog.names())
 def test_layers_cost_what_the_planner_says(name):
-    """Every kind of layer of every catalogue model, the head and MTP: forward and backward, to the last FLOP."""
+    """Every kind of layer of every catalogue model, the ends and MTP: forward and backward, to the last FLOP."""
     model = catalog.load(name)
-    for layer in (*model.kinds, model.head, *([model.mtp] if model.mtp else [])):
-        counted = layer_flops(layer, SEQ_LEN)
-        assert counted == expected_flops(layer, SEQ_LEN), layer.name
+    seq_len = model.sequence or SEQ_LEN
+    pictures = [model.embedding] if model.embedding.takes else []
+    for layer in (*model.kinds, model.head, *pictures, *([model.mtp] if model.mtp else [])):
+        counted = layer_flops(layer, seq_len)
+        assert counted == expected_flops(layer, seq_len), layer.name
         if not any(getattr(part, "linear", False) for part in layer.parts):
-            per_token = layer.linear_flops() + layer.attention_flops(SEQ_LEN, causal=False)
-            assert counted == Counted(SEQ_LEN * per_token, 2 * SEQ_LEN * per_token), layer.name
+            forward = round(seq_len * layer.forward_flops(seq_len, causal=False))
+            assert counted == Counted(forward, 2 * forward), layer.name
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,14 @@ def models(root, tmp_path):
     return loaded
 
 
+def test_the_documented_network_loads(models):
+    """The small residual network takes images of 8 pixels, and its second stage halves them."""
+    model = models["our-digits"]
+    assert model.embedding.takes == (1, 8, 8)
+    assert [kind.takes for kind in model.kinds][-1] == (32, 4, 4)
+    assert (model.layers, model.sequence, model.predicts) == (4, 1, "classes")
+
+
 def test_the_documented_flat_model_loads(models):
     """The flat table is a model of two dense layers and 46 with experts, most of whose parameters rest."""
     model = models["our-moe"]

@@ -80,7 +80,7 @@ def test_counts_of_layers_scale_with_the_layers(shape: Shape, times: int) -> Non
     plain = replace(shape, first_dense=0, mtp_layers=0, layers=len(shape.reaches))
     one, many = build(plain), build(replace(plain, layers=times * plain.layers))
     ends = sum((one.embedding.parameters() + one.head.parameters()).values())
-    ends -= one.head.parameters()["head"] * shape.tied
+    ends -= one.hidden * one.vocab * shape.tied
     assert many.total_parameters() - ends == times * (one.total_parameters() - ends)
 
 

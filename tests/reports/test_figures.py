@@ -6,7 +6,7 @@ import pytest
 
 from reports import theme
 from reports.figures import FIGURES, scaling
-from tests.reports import fixtures
+from tests.reports import fixtures, training_fixtures
 
 ARTEFACTS = {
     "plan": fixtures.plan,
@@ -15,6 +15,8 @@ ARTEFACTS = {
     "compression": fixtures.compression,
     "capacity": fixtures.capacity,
     "placement": fixtures.placement,
+    "training": training_fixtures.training,
+    "tuning": training_fixtures.tuning,
 }
 HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
 

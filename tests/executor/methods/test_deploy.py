@@ -212,7 +212,7 @@ def test_what_is_judged_is_all_of_the_split(room):
     found = trained(room / "digits")
     deploy(room / "digits", room / "judged")
     deployed = load(room / "judged")
-    data = load_data(found.recipe.data)
+    data = load_data(found.recipe.data, found.recipe.run.seed)
     images, labels = (torch.from_numpy(each) for each in data.test.take(np.arange(len(data.test))))
     with torch.no_grad():
         logits = deployed.module(images)
