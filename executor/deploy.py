@@ -23,6 +23,7 @@ from executor.model_file import text_of
 from executor.training.plan import plan_of
 from executor.training.recipe import Recipe, of_table
 from executor.training.weights import final
+from planner.compression.quantize import GROUP
 from planner.errors import Fault, InputError
 from planner.model import Model
 
@@ -66,7 +67,8 @@ def deploy(run: Path, out: Path, form: str | None = None, keep: int = 0, *, merg
     text = text_of(model, {}) if keep and not merge else text_of(found.model, found.recipe.model.shape)
     module = experts.built(found.model if merge else model, state, maps)
     example = next(iter(batches(_judged(found, module, facts), found.data.train, 2)))
-    how: dict[str, Any] = {"form": form, "maps": maps}
+    group = found.recipe.compression.get("quantize", {}).get("group", GROUP)
+    how: dict[str, Any] = {"form": form, "maps": maps, "group": int(group)}
     export(out, text, state, facts, **how)
     metrics = scores(load(out), found.data.test if len(found.data.test) else found.data.validation)
     traced = (module, example[0]) if not example[2] else None

@@ -76,6 +76,7 @@ def export(
     facts: Facts,
     *,
     form: str = "fp32",
+    group: int = GROUP,
     maps: Mapping[str, Tensor] | None = None,
     spared: frozenset[str] = SPARED,
     program: tuple[nn.Module, Tensor] | None = None,
@@ -83,7 +84,8 @@ def export(
     """Write the folder and return its manifest; one process calls it, with whole tensors.
 
     `text` is the model TOML (`executor.model_file`), `maps` tables of merged experts (`executor.methods.experts`);
-    weights that `spared` doesn't name are stored in `form`, all others in fp32. `program`: a module and an example of
+    weights that `spared` doesn't name are stored in `form` (int4 with a scale for each `group` of inputs), all others in
+    fp32. `program`: a module and an example of
     its inputs, to be traced by torch.export. InputError when the form doesn't fit the weights or the disk refuses.
     """
     save_file = safetensors().save_file
@@ -93,7 +95,7 @@ def export(
     told: dict[str, dict[str, Any]] = {}
     for name, value in state.items():
         stored = _form(name, value, form, spared)
-        for part, each in ({"": value.detach()} if stored == "as is" else codecs.encode(value, stored)).items():
+        for part, each in ({"": value.detach()} if stored == "as is" else codecs.encode(value, stored, group)).items():
             tensors[f"{name}:{part}" if part else name] = each.contiguous()
         told[name] = {"form": stored, "shape": list(value.shape)}
     for name, target in (maps or {}).items():
@@ -109,7 +111,7 @@ def export(
         "tool_version": tool_version(),
         **asdict(facts),
         "form": form,
-        "group": GROUP,
+        "group": group,
         "weights": told,
         "maps": sorted(maps or {}),
         "parameters": sum(value.numel() for value in state.values()),
@@ -120,8 +122,9 @@ def export(
     manifest["files"] = {
         name: {"bytes": (folder / name).stat().st_size, "sha256": digest(folder / name)} for name in kept
     }
-    write(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-    return manifest
+    told_text = json.dumps(manifest, indent=2) + "\n"
+    write(folder / MANIFEST, told_text)
+    return dict(json.loads(told_text))
 
 
 def digest(path: Path) -> str:

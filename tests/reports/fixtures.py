@@ -245,24 +245,6 @@ def comparison() -> dict[str, Any]:
     return {"schema_version": 1, "clock": "cpu", "rows": rows, "step": whole, "calibration": "a-lab"}
 
 
-def compression() -> dict[str, Any]:
-    """A classifier as trained, in int8, and pruned."""
-    rows = [
-        {
-            "name": name, "model": "digits", "form": form, "parameters": 75_000, "stored_bytes": size,
-            "disk_bytes": size + 3000, "scores": {"accuracy": right, "loss": 0.03, "samples": 345.0},
-            "latency": {"seconds": 1.5e-3, "cpu_seconds": 1.4e-3, "repeats": 9, "samples": 64},
-        }
-        for name, form, size, right in (
-            ("dense", "fp32", 300_000, 0.994), ("int8", "int8", 79_000, 0.994), ("pruned", "2:4", 160_000, 0.991),
-        )
-    ]  # fmt: skip
-    measured = {"clock": "wall", "threads": 1, "cores_of_others": 0.0, "quiet": True}
-    return {
-        "schema_version": 1, "tool_version": "0.1.0", "metric": "accuracy", "rows": rows, "measured": measured,
-    }  # fmt: skip
-
-
 def placement(nodes: int = 4) -> dict[str, Any]:
     """Twelve experts on nodes of two GPUs, three layers, against a placement in force."""
     experts, gpus, slots = 12, 2 * nodes, 16

@@ -6,13 +6,13 @@ import pytest
 
 from reports import theme
 from reports.figures import FIGURES, scaling
-from tests.reports import fixtures, training_fixtures
+from tests.reports import compression_fixtures, fixtures, training_fixtures
 
 ARTEFACTS = {
     "plan": fixtures.plan,
     "search": fixtures.search,
     "comparison": fixtures.comparison,
-    "compression": fixtures.compression,
+    "compression": compression_fixtures.compression,
     "capacity": fixtures.capacity,
     "placement": fixtures.placement,
     "training": training_fixtures.training,
@@ -225,7 +225,7 @@ def test_the_reading_of_a_comparison_names_the_phase_furthest_off():
 
 def test_the_smallest_model_is_read_against_the_first():
     """The sentence names the smallest, how many times smaller it is, and both metrics; each model has a mark."""
-    table = fixtures.compression()
+    table = compression_fixtures.compression()
     assert FIGURES["before_after"].read(table) == (
         "The smallest, int8, is 3.8 times smaller than dense: accuracy 99.4 % against 99.4 %."
     )

@@ -18,7 +18,7 @@ from executor.methods.table import compared, sheet  # noqa: E402
 from executor.training.recipe import of_table  # noqa: E402
 from executor.training.run import Options, train  # noqa: E402
 from planner.cli import main  # noqa: E402
-from planner.errors import InputError  # noqa: E402
+from planner.errors import RunFailed  # noqa: E402
 
 RESNET = {
     "architecture": "resnet", "image": 8, "channels": 1, "widths": [8, 16], "depths": [1, 1], "classes": 10, "stem": 8,
@@ -146,7 +146,7 @@ def test_a_recipe_distils_and_quantizes(pool, room, tmp_path):
     assert told["methods"]["distill"]["teacher"]["parameters"] > told["model"]["parameters"]
     assert told["methods"]["quantize"]["matrices"] == 5
     manifest = deploy(tmp_path / "out", tmp_path / "student")
-    assert manifest["form"] == "int4"
+    assert (manifest["form"], manifest["group"]) == ("int4", 16)
     assert not [name for name in manifest["weights"] if "projection" in name]
     assert told["curve"][-1]["loss"] < told["curve"][0]["loss"]
 
@@ -155,7 +155,7 @@ def test_a_teacher_of_other_classes_is_refused(pool, room, tmp_path):
     """The sentence names what teacher and student tell apart."""
     deploy(room / "mixture", tmp_path / "teacher")
     table = digits(tmp_path / "out", compression={"distill": {"teacher": str(tmp_path / "teacher")}})
-    with pytest.raises(InputError, match="tells 256 tokens or classes apart, the student 10"):
+    with pytest.raises(RunFailed, match="tells 256 tokens or classes apart, the student 10"):
         run(pool, table)
 
 
