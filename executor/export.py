@@ -84,9 +84,9 @@ def export(
     """Write the folder and return its manifest; one process calls it, with whole tensors.
 
     `text` is the model TOML (`executor.model_file`), `maps` tables of merged experts (`executor.methods.experts`);
-    weights that `spared` doesn't name are stored in `form` (int4 with a scale for each `group` of inputs), all others in
-    fp32. `program`: a module and an example of
-    its inputs, to be traced by torch.export. InputError when the form doesn't fit the weights or the disk refuses.
+    weights that `spared` doesn't name are stored in `form` (int4 with a scale for each `group` of inputs), all others
+    in fp32. `program`: a module and an example of its inputs, to be traced by torch.export. InputError when the form
+    doesn't fit the weights or the disk refuses.
     """
     save_file = safetensors().save_file
     if form not in FORMS:

@@ -1,4 +1,4 @@
-"""The pages: a plan with its search, the capacity of clusters of many sizes, a placement, trainings, compressed models."""
+"""The pages: a plan with its search, capacity of clusters, a placement, trainings, compressed models."""
 
 from __future__ import annotations
 
