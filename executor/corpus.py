@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from executor.data.library import library
+from executor.data.order import Order
 from planner.errors import Fault, InputError
 
-LARGEST = 8 * 2**20  # bytes read; a proxy sees less than that
 HELD_OUT = 20  # every so many files
-SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"})
 
 Bytes = NDArray[np.uint8]
 Tokens = NDArray[np.int64]
@@ -47,16 +47,12 @@ class Corpus:
 
     def sequences(self, start: int, stop: int) -> Tokens:
         """Sequences number `start` to `stop` of the run [stop - start, seq_len + 1], whatever the epochs between."""
-        picked = [self._permutation(i // self.windows)[i % self.windows] for i in range(start, stop)]
-        return _cut(self.text, np.array(picked, dtype=np.int64), self.seq_len)
+        return _cut(self.text, Order(self.windows, self.seed).numbers(start, stop), self.seq_len)
 
     def held_out_sequences(self, count: int) -> Tokens:
         """The first `count` sequences of the files held out [at most count, seq_len + 1]."""
         there = (len(self.held_out) - 1) // self.seq_len
         return _cut(self.held_out, np.arange(min(count, there)), self.seq_len)
-
-    def _permutation(self, epoch: int) -> NDArray[np.int64]:
-        return _permutation(self.seed, epoch, self.windows)
 
 
 def load(seq_len: int, seed: int, folder: Path | None = None) -> Corpus:
@@ -71,21 +67,10 @@ def load(seq_len: int, seed: int, folder: Path | None = None) -> Corpus:
 @cache
 def _read(folder: Path) -> tuple[Bytes, Bytes]:
     parts: tuple[list[bytes], list[bytes]] = ([], [])
-    size = 0
-    files = sorted(path for path in folder.rglob("*.py") if not SKIPPED & set(path.relative_to(folder).parts))
-    for number, path in enumerate(files):
-        data = path.read_bytes()
-        if size + len(data) > LARGEST:
-            break
-        size += len(data)
+    for number, (_, data) in enumerate(library(folder)):
         parts[number % HELD_OUT == HELD_OUT - 1].append(data)
     text, held_out = (np.frombuffer(b"\n".join(part), dtype=np.uint8) for part in parts)
     return text, held_out
-
-
-@cache
-def _permutation(seed: int, epoch: int, windows: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, epoch]).permutation(windows)
 
 
 def _cut(text: Bytes, windows: NDArray[np.int64], seq_len: int) -> Tokens:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from executor.data.base import Arrays, Dataset, Numbers, fingerprint
+from executor.data.library import library
 from executor.data.rows import SUFFIXES, column
 from executor.data.shares import TEST, TRAIN, VALIDATION, splits
 from planner.errors import Fault, InputError
@@ -22,8 +23,6 @@ from planner.errors import Fault, InputError
 MANY = 20  # files; of fewer the blocks are split
 BLOCK = 1024  # bytes
 LARGEST = 256 * 2**20  # bytes read; more belongs into a tokenised store
-LIBRARY = 8 * 2**20  # bytes of the standard library, as `plan run` reads
-SKIPPED = frozenset({"site-packages", "dist-packages", "test", "tests", "idlelib", "__pycache__"})
 BYTES = 256
 
 Document = tuple[str, bytes]
@@ -90,7 +89,7 @@ def text(
 def _documents(path: Path | None, pattern: str, field: str) -> Iterator[Document]:
     """Name and bytes of each document, in order of the names."""
     if path is None:
-        yield from _library()
+        yield from library(Path(sysconfig.get_path("stdlib")))
     elif path.is_file() and path.suffix in SUFFIXES:
         yield from ((str(number), each.encode()) for number, each in enumerate(column(path, field)))
     else:
@@ -110,19 +109,6 @@ def _files(path: Path, pattern: str) -> Iterator[Document]:
     if size > LARGEST:
         raise InputError(Fault(str(path), f"expected at most {LARGEST // 2**20} MiB of text", f"{size} B"))
     yield from ((each.name if path == each else str(each.relative_to(path)), each.read_bytes()) for each in files)
-
-
-def _library() -> Iterator[Document]:
-    folder, size = Path(sysconfig.get_path("stdlib")), 0
-    for path in sorted(folder.rglob("*.py")):
-        name = path.relative_to(folder)
-        if SKIPPED & set(name.parts):
-            continue
-        data = path.read_bytes()
-        size += len(data)
-        if size > LIBRARY:
-            return
-        yield str(name), data
 
 
 def _blocks(document: Document) -> Iterator[Document]:

@@ -27,8 +27,7 @@ from executor.training.rates import Rates
 from executor.training.recipe import Recipe
 from executor.training.scores import Scores
 from executor.training.stopping import Patience
-from executor.training.weights import BEST, load_final, save_final
-from planner.errors import Fault, InputError
+from executor.training.weights import BEST, load_final, save_final, tidy
 
 Json = dict[str, Any]
 
@@ -58,6 +57,8 @@ class Training(Run):
 
     def _build(self) -> None:
         recipe, job = self.recipe, self.job
+        if self.out and dist.get_rank() == 0:
+            tidy(self.out, job.resume)
         self.data = load(recipe.data, job.seed)
         self.order = Order(len(self.data.train), job.seed)
         self.methods = methods(recipe.compression, f"{recipe.where}: compression")
@@ -86,9 +87,6 @@ class Training(Run):
             for method in self.methods:
                 method.resumed()
             self.before = self._forgetting()
-        saved = self.job.resume
-        if saved is not None and saved.manifest.get("corpus") != self.fingerprint:
-            raise InputError(Fault(str(saved.path), "was trained on other data, or on another split of it"))
         return super()._resume()
 
     def _state(self) -> Json:
@@ -110,8 +108,8 @@ class Training(Run):
 
     def _manifest(self) -> Json:
         story = {
-            "curve": self.curve,
-            "evaluations": self.evaluations,
+            "curve": list(self.curve),  # written while the next step adds to its own
+            "evaluations": list(self.evaluations),
             "first_values": self.first_values,
             "before": self.before,
             "rates": self.rates.state(),
@@ -215,7 +213,8 @@ class Training(Run):
 
     def _restore(self, best: Checkpoints) -> None:
         state = self._state()
-        best.load(found(best.folder)[0], state)
+        kept = next(saved for saved in found(best.folder) if self.patience and saved.step == self.patience.step)
+        best.load(kept, state)
         self.trainer.restored(state)
         for method in self.methods:
             method.resumed()

@@ -22,6 +22,7 @@ from executor.saved import Saved, found
 from executor.training.job import TrainingJob, TrainingReport
 from executor.training.plan import plan_of
 from executor.training.recipe import Recipe, of_table
+from executor.training.sections import Optimizer
 from planner.errors import Fault, InputError
 from planner.files import write
 from planner.plan import Plan, provenance, strategy_json
@@ -105,6 +106,11 @@ def check(recipe: Recipe) -> tuple[Plan, Dataset]:
         wrong.append(Fault(f"{recipe.where}: regularisation.patience", "keeps the best weights: set run.out or --out"))
     if recipe.run.checkpoint_every and recipe.run.out is None:
         wrong.append(Fault(f"{recipe.where}: run.checkpoint_every", "needs a folder: set run.out or --out"))
+    out, start = recipe.run.out, recipe.run.start_from
+    if out and start and out.resolve() == start.resolve():
+        wrong.append(
+            Fault(f"{recipe.where}: run.start_from", "is this training's own out: name another out", str(start))
+        )
     if data.classes and find_spec("sklearn") is None:
         expected = "a classification's report needs scikit-learn: pip install 'myriad-planner[training]'"
         wrong.append(Fault(f"{recipe.where}: data.kind", expected, recipe.data.kind))
@@ -118,9 +124,11 @@ def job_of(options: Options) -> TrainingJob:
     from executor.refusal import refuse  # noqa: PLC0415  needs torch
 
     recipe = options.recipe
-    plan, _ = check(recipe)
+    plan, data = check(recipe)
     refuse(plan.setting.model, plan.degrees, plan.setting.choices)
     saved = newest(options)
+    if saved:
+        _same(saved, recipe, data)
     start, old = _start(recipe)
     if recipe.run.out:
         write(recipe.run.out / "recipe.json", _text({"file": str(recipe.path.absolute()), "recipe": recipe.table}))
@@ -147,6 +155,22 @@ def job_of(options: Options) -> TrainingJob:
         start=start,
         old=old,
     )
+
+
+def _same(saved: Saved, recipe: Recipe, data: Dataset) -> None:
+    """InputError when a checkpoint is of other data, another model or another optimizer than the recipe's."""
+    before = saved.manifest["recipe"]["table"]
+    wrong = []
+    if saved.manifest["corpus"] != data.fingerprint:
+        wrong.append(Fault(f"{recipe.where}: data", f"the checkpoint {saved.path} was trained on other data"))
+    if before["model"] != json.loads(json.dumps(recipe.table["model"], default=_plain)):
+        wrong.append(Fault(f"{recipe.where}: model", f"the checkpoint {saved.path} is of another model"))
+    name = before.get("optimizer", {}).get("name", Optimizer.name)
+    if name != recipe.optimizer.name:
+        expected = f"the checkpoint {saved.path} has the states of {name}"
+        wrong.append(Fault(f"{recipe.where}: optimizer.name", expected, recipe.optimizer.name))
+    if wrong:
+        raise InputError(*wrong)
 
 
 def _start(recipe: Recipe) -> tuple[Saved | None, Recipe | None]:

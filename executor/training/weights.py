@@ -6,6 +6,7 @@ so any layout reads them. What the new model has and the old one hasn't, or in a
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch.distributed as dist
 from torch.distributed.checkpoint.filesystem import FileSystemReader
 
 from executor.checkpoint import Checkpoints
-from executor.saved import Saved, found
+from executor.saved import Saved, found, sweep
 from executor.trainer import Trainer
 from planner.errors import Fault, InputError
 
@@ -27,19 +28,19 @@ def save_final(trainer: Trainer, out: Path, step: int, manifest: dict[str, Any],
     checkpoints.finish()
 
 
+def tidy(out: Path, resume: Saved | None) -> None:
+    """Remove what an earlier training left in `final` and `best`, but for the best one of the training that goes on."""
+    shutil.rmtree(out / FINAL, ignore_errors=True)
+    best = ((resume.manifest["training"]["patience"] if resume else None) or {}).get("step", 0)
+    for saved in found(out / BEST):
+        if saved.step != best:
+            shutil.rmtree(saved.path, ignore_errors=True)
+    sweep(out / BEST)
+
+
 def model_of(trainer: Trainer) -> dict[str, Any]:
     """`model.NAME`: parameters and buffers."""
     return {name: value for name, value in trainer.state().items() if name.startswith("model.")}
-
-
-def final(out: Path) -> Saved:
-    """The final weights of the training in `out`; InputError when it has none."""
-    there = found(out / FINAL)
-    if not there:
-        raise InputError(
-            Fault(str(out), f"has no trained weights ({FINAL}/): expected the folder of a finished training")
-        )
-    return there[0]
 
 
 def load_final(trainer: Trainer, saved: Saved) -> list[str]:

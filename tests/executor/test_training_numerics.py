@@ -29,18 +29,22 @@ LAYOUTS = {
 WIDE = {"TP and FSDP": (Degrees(4, tp=2), {"zero": 3}), "PP and ZeRO 1": (Degrees(4, pp=2), {"zero": 1})}
 
 
+SIZES = {"family": "test", "layers": 2, "hidden": 16, "vocab": 256, "heads": 2, "ffn": 32}
+
+
 @functools.cache
-def model():
-    """A dense model of two layers over bytes."""
-    return build(Shape("tiny", family="test", layers=2, hidden=16, vocab=256, heads=2, ffn=32))
+def model(experts):
+    """A model of two layers over bytes, dense or with experts in the second."""
+    more = {"experts": experts, "topk": 2, "moe_ffn": 16, "first_dense": 1} if experts else {}
+    return build(Shape("tiny", **SIZES, **more))
 
 
-def losses(optimizer, degrees, choices, steps, update=UPDATE):
+def losses(optimizer, degrees, choices, steps, update=UPDATE, experts=0):
     """The loss of each step on real text, in the order that a seed gives."""
     data = text(None, "*", "text", WORK.seq_len, (0.0, 0.0)).train
     order = Order(len(data), 0)
     chosen = Choices(precision="fp32", optimizer=optimizer, **choices)
-    trainer = Trainer(model(), degrees, chosen, WORK, update=update)
+    trainer = Trainer(model(experts), degrees, chosen, WORK, update=update)
     found = []
     for step in range(steps):
         start = step * WORK.global_batch
@@ -73,6 +77,14 @@ def test_every_cut_of_a_matrix_is_updated_as_the_whole(pool, alone, optimizer, l
     degrees, choices = WIDE[layout]
     found = pool.run(losses, optimizer, degrees, choices, 6, ranks=4)[0]
     assert max(abs(a - b) for a, b in zip(found, alone(optimizer, 6), strict=True)) < TOLERANCE
+
+
+@pytest.mark.parametrize("optimizer", ["adafactor", "muon"])
+def test_stacks_of_experts_are_updated_as_the_whole(pool, alone, optimizer):
+    """Experts spread over two ranks, and each stack cut again by ZeRO: every matrix is updated whole."""
+    found = pool.run(losses, optimizer, Degrees(4, ep=2), {"zero": 3}, 6, UPDATE, 4, ranks=4)[0]
+    expected = alone(optimizer, 6, UPDATE, 4)
+    assert max(abs(a - b) for a, b in zip(found, expected, strict=True)) < TOLERANCE
 
 
 def test_random_rounding_is_that_of_one_process(pool, alone):
