@@ -20,9 +20,10 @@ from executor.judge import batches, scores
 from executor.methods import experts
 from executor.model import build
 from executor.model_file import text_of
+from executor.saved import found as saved
 from executor.training.plan import plan_of
 from executor.training.recipe import Recipe, of_table
-from executor.training.weights import final
+from executor.training.weights import FINAL
 from planner.compression.quantize import GROUP
 from planner.errors import Fault, InputError
 from planner.model import Model
@@ -77,8 +78,11 @@ def deploy(run: Path, out: Path, form: str | None = None, keep: int = 0, *, merg
 
 def trained(run: Path) -> Trained:
     """Read what is in the folder of a training; InputError when it isn't finished or its data is gone."""
-    saved = final(run)
-    kept = saved.manifest["recipe"]
+    there = saved(run / FINAL)
+    if not there:
+        expected = f"has no trained weights ({FINAL}/): expected the out folder of a finished `plan train`"
+        raise InputError(Fault(str(run), expected))
+    kept = there[0].manifest["recipe"]
     table = {name: each for name, each in kept["table"].items() if name != "compression"}
     recipe = of_table(table, Path(kept["file"]))
     data = load_data(recipe.data, recipe.run.seed)
@@ -91,7 +95,7 @@ def trained(run: Path) -> Trained:
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that one process reads, which is the point
-        load_checkpoint(state, checkpoint_id=saved.path, no_dist=True)
+        load_checkpoint(state, checkpoint_id=there[0].path, no_dist=True)
     whole = {name.removeprefix("model."): value for name, value in state.items()}
     compression = kept["table"].get("compression", {})
     return Trained(replace(recipe, compression=compression), data, model, whole)

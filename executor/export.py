@@ -93,7 +93,7 @@ def export(
         raise InputError(Fault("form", f"expected one of {', '.join(FORMS)}", form))
     tensors: dict[str, Tensor] = {}
     told: dict[str, dict[str, Any]] = {}
-    for name, value in state.items():
+    for name, value in _once(state).items():
         stored = _form(name, value, form, spared)
         for part, each in ({"": value.detach()} if stored == "as is" else codecs.encode(value, stored, group)).items():
             tensors[f"{name}:{part}" if part else name] = each.contiguous()
@@ -114,7 +114,7 @@ def export(
         "group": group,
         "weights": told,
         "maps": sorted(maps or {}),
-        "parameters": sum(value.numel() for value in state.values()),
+        "parameters": sum(value.numel() for value in _once(state).values()),
         "stored_bytes": codecs.stored_bytes(tensors),
         "program": _traced(folder, *program) if program else "not asked for",
     }
@@ -141,6 +141,12 @@ def safetensors() -> Any:
         text = "exported models need the package safetensors: pip install '.[training]'"
         raise InputError(Fault("safetensors", text)) from None
     return found
+
+
+def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without a second name for the same one: a tied output matrix is the embedding."""
+    names = {(value.data_ptr(), value.shape): name for name, value in reversed(state.items()) if value.numel()}
+    return {name: value for name, value in state.items() if names.get((value.data_ptr(), value.shape), name) == name}
 
 
 def _form(name: str, value: Tensor, form: str, spared: frozenset[str]) -> str:

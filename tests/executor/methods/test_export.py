@@ -110,6 +110,18 @@ def test_any_layout_is_gathered_whole(pool, tmp_path):
         assert torch.equal(value, wanted.state_dict()[name]), name
 
 
+def test_a_tied_matrix_is_stored_once(tmp_path):
+    """A model whose head is its embedding has one matrix in the file, and predicts as before."""
+    made, state = small(tied=True)
+    manifest = export(tmp_path, model_toml(made), state, FACTS)
+    assert manifest["stored_bytes"] == 4 * made.total_parameters()
+    ids = torch.tensor([list(TEXT[:32])])
+    module = build(made)
+    module.load_state_dict(state)
+    with torch.no_grad():
+        assert torch.equal(load(tmp_path).module(ids), module(ids))
+
+
 def test_merged_experts_are_exported_with_their_table(tmp_path):
     """The folder has the whole router, fewer experts and the table between them, and predicts as the merged model."""
     made, state = small(experts=8, topk=2, moe_ffn=32)
