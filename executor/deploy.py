@@ -19,7 +19,7 @@ from executor.exported import load
 from executor.judge import batches, scores
 from executor.methods import experts
 from executor.model import build
-from executor.model_file import text_of
+from executor.model_file import model_toml, text_of
 from executor.saved import found as saved
 from executor.training.plan import plan_of
 from executor.training.recipe import Recipe, of_table
@@ -65,7 +65,8 @@ def deploy(run: Path, out: Path, form: str | None = None, keep: int = 0, *, merg
     )
     form = form or _form(found.recipe.compression)
     model, state, maps = _fewer(found, keep, merge=merge) if keep else (found.model, found.state, None)
-    text = text_of(model, {}) if keep and not merge else text_of(found.model, found.recipe.model.shape)
+    named = found.recipe.model
+    text = model_toml(model) if keep and not merge else text_of(found.model, named.shape, named.name)
     module = experts.built(found.model if merge else model, state, maps)
     example = next(iter(batches(_judged(found, module, facts), found.data.train, 2)))
     group = found.recipe.compression.get("quantize", {}).get("group", GROUP)

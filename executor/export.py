@@ -145,7 +145,7 @@ def safetensors() -> Any:
 
 def _once(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors without a second name for the same one: a tied output matrix is the embedding."""
-    names = {(value.data_ptr(), value.shape): name for name, value in reversed(state.items()) if value.numel()}
+    names = {(value.data_ptr(), value.shape): name for name, value in reversed(list(state.items())) if value.numel()}
     return {name: value for name, value in state.items() if names.get((value.data_ptr(), value.shape), name) == name}
 
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, Any
 from executor.methods.settings import Distill, Prune, Quantize, read
 from executor.training.method import Method
 from planner.errors import Fault, InputError
-from planner.layers.base import Linear
-from planner.model import Model
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -172,6 +170,8 @@ class Distilling(Still):
 
     def begin(self, trainer: Trainer) -> None:
         """The teacher must answer in the student's terms."""
+        from executor.model_file import answers  # noqa: PLC0415
+
         faults = []
         if answers(trainer.model) != self._told["answers"]:
             expected = f"the teacher tells {self._told['answers']} tokens or classes apart, the student"
@@ -194,16 +194,12 @@ class Distilling(Still):
             return
         from executor.exported import load  # noqa: PLC0415
         from executor.methods.distill import Here  # noqa: PLC0415
+        from executor.model_file import answers  # noqa: PLC0415
 
         found = load(self.how.teacher, codes=False)
         self._teacher = Here(found.module, hidden=self.how.hidden > 0.0)
         model, parameters = found.model, found.manifest["parameters"]
         self._told = {"name": model.name, "parameters": parameters, "answers": answers(model), "hidden": model.hidden}
-
-
-def answers(model: Model) -> int:
-    """Tokens or classes that a model tells apart."""
-    return [part.outputs for part in model.head.parts if isinstance(part, Linear)][-1]
 
 
 def prune(table: Mapping[str, Any], where: str) -> Method:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tomllib
 
 import numpy as np
 import pytest
@@ -15,10 +16,13 @@ from executor.deploy import deploy, trained  # noqa: E402
 from executor.exported import load  # noqa: E402
 from executor.judge import scores  # noqa: E402
 from executor.methods.table import compared, sheet  # noqa: E402
+from executor.model_file import text_of  # noqa: E402
 from executor.training.recipe import of_table  # noqa: E402
 from executor.training.run import Options, train  # noqa: E402
+from planner import catalog  # noqa: E402
 from planner.cli import main  # noqa: E402
 from planner.errors import RunFailed  # noqa: E402
+from planner.families.table import model_of_table  # noqa: E402
 
 RESNET = {
     "architecture": "resnet", "image": 8, "channels": 1, "widths": [8, 16], "depths": [1, 1], "classes": 10, "stem": 8,
@@ -157,6 +161,45 @@ def test_a_teacher_of_other_classes_is_refused(pool, room, tmp_path):
     table = digits(tmp_path / "out", compression={"distill": {"teacher": str(tmp_path / "teacher")}})
     with pytest.raises(RunFailed, match="tells 256 tokens or classes apart, the student 10"):
         run(pool, table)
+
+
+def test_text_is_classified_as_it_was_judged(pool, tmp_path, capsys):
+    """A small BERT over bytes: exported, as good as in training.json, and each line of a file gets a class."""
+    for label, word in (("fox", "quick brown foxes jump "), ("sea", "waves and salt and wind ")):
+        (tmp_path / "text" / label).mkdir(parents=True)
+        for number in range(40):
+            (tmp_path / "text" / label / f"{number}.txt").write_text(
+                f"{number} {word * (1 + number % 3)}", encoding="utf-8"
+            )
+    model = {
+        "layers": 1, "hidden": 16, "heads": 2, "ffn": 32, "gated": False, "norm": "layer", "norm_places": "add_norm",
+        "positions": 64, "token_types": 2, "embedding_norm": True, "causal": False, "rotary": False,
+        "predicts": "classes", "pooled": True,
+    }  # fmt: skip
+    table = {
+        "model": model,
+        "data": {"kind": "labelled-text", "path": str(tmp_path / "text"), "seq_len": 64, "test": 0.3},
+        "optimizer": {"learning_rate": 1e-2},
+        "batch": {"size": 8},
+        "run": {"steps": 30, "out": str(tmp_path / "out")},
+        "parallel": {"micro_batch": 8},
+    }
+    told = run(pool, table)
+    manifest = deploy(tmp_path / "out", tmp_path / "model")
+    assert manifest["metrics"]["loss"] == pytest.approx(told["final"]["test"]["loss"], rel=1e-4)
+    assert manifest["metrics"]["accuracy"] == pytest.approx(told["final"]["test"]["accuracy"])
+    (tmp_path / "lines.txt").write_text("7 quick brown foxes jump \n\n8 waves and salt and wind \n", encoding="utf-8")
+    assert main(["infer", str(tmp_path / "model"), "--file", str(tmp_path / "lines.txt"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [each["class"] for each in found["predictions"]] == ["fox", "sea"]
+
+
+def test_a_catalogue_model_is_described_by_its_entry():
+    """Networks and encoders of the catalogue have no other text than their own file, with their name in it."""
+    for name in ("resnet-18", "bert-small", "vit-b-16", "kimi-k2"):
+        made = catalog.load(name)
+        table = tomllib.loads(text_of(made, {}, name))
+        assert model_of_table(table, name, "other") == made
 
 
 @pytest.mark.parametrize("merge", [False, True])
