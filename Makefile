@@ -46,7 +46,7 @@ bench: $(READY) ## how fast it is here
 bench-placement: $(READY) ## experts placed beside EPLB's policies; PLACEMENT_TRACES=folder adds real traces
 	$(RUN) pytest tests/bench/test_placement.py -q -s -p no:xdist
 
-bench-training: $(READY) ## pruning, quantization, distillation, mixtures: trained, exported, compared (about 5 minutes)
+bench-training: $(READY) ## pruning, quantization, distillation, mixtures: trained, exported, compared (7 minutes)
 	$(RUN) pytest tests/bench/test_training.py -q -s -p no:xdist -p no:benchmark
 
 accuracy: $(READY) ## predicted beside published, run by run
@@ -61,7 +61,7 @@ env: $(READY) ## only the environment
 $(READY): pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with venv and pip is needed; none was found on the PATH (PYTHON=/path/to/python picks one)." >&2; exit 1; }
 	@$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { echo "Making the environment in $(VENV) (a minute or two)"; $(PYTHON) -m venv --clear $(VENV); }
-	@$(VENV)/bin/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt -e '.[dev,executor,placement]'
+	@$(VENV)/bin/python -m pip install -qq --no-input --disable-pip-version-check -c constraints.txt -e '.[dev,executor,placement,training]'
 	@touch $@
 
 clean: ## what the tools left behind, the environment too

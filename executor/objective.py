@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from executor.loss import cross_entropy, likeliest
 from executor.parallel.collectives import Group
+from planner.errors import Fault, InputError
 from planner.layers.base import Linear
 from planner.model import Model
 from planner.strategy import Workload
@@ -183,8 +184,23 @@ def objective_of(model: Model) -> Objective:
         return LanguageModel()
     if model.predicts == "masked":
         return MaskedLanguageModel()
-    output = next(part for part in model.head.parts if isinstance(part, Linear) and part.name == "output")
-    return Classification(output.outputs)
+    return Classification(_outputs(model))
+
+
+def refuse_objective(objective: Objective, model: Model) -> None:
+    """Raise InputError when the head of a model has other outputs than one of the objectives here needs."""
+    known = {"tokens": "next tokens", "masked": "masked tokens", "classes": f"one of {_outputs(model)} classes"}
+    classified = model.predicts == "classes"
+    if isinstance(objective, Classification):
+        fits = classified and objective.classes == _outputs(model)
+    else:
+        fits = not (classified and isinstance(objective, LanguageModel | MaskedLanguageModel))
+    if not fits:
+        raise InputError(Fault("objective", f"{model.name} predicts {known[model.predicts]}", objective))
+
+
+def _outputs(model: Model) -> int:
+    return next(part.outputs for part in model.head.parts if isinstance(part, Linear) and part.name == "output")
 
 
 def parts(batch: Batch) -> tuple[Tensor, ...]:

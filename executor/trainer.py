@@ -21,9 +21,9 @@ from executor.copies import Copies, canonical, whole
 from executor.evaluation import Evaluation, evaluate
 from executor.layers.router import Router
 from executor.mesh import build_meshes
-from executor.objective import Batch, Objective, View, Work, objective_of, parts
-from executor.optimizers import build
+from executor.objective import Batch, Objective, View, Work, objective_of, parts, refuse_objective
 from executor.optimizers.base import adopt, portable
+from executor.optimizers.build import build
 from executor.optimizers.rounding import rounding
 from executor.optimizers.settings import Update, plain
 from executor.optimizers.whole import placed
@@ -82,19 +82,14 @@ class Trainer:
         InputError for what is planned but not run.
         """
         refuse(model, degrees, choices)
+        self.objective, self._count = objective or objective_of(model), 1.0
+        refuse_objective(self.objective, model)
         self.model, self.degrees, self.choices, self.workload = model, degrees, choices, workload
         self.device, self.rule, self.norm = torch.device(device), update or plain(lr, choices.optimizer), float("nan")
         self.meshes = build_meshes(degrees, self.device.type, choices.order)
         self.rows, micro_batches = self._share()
         self._order = order(workload.seq_len, self.meshes.size("cp"), self.meshes.rank("cp"), options.context)
-        self.objective, self._count = objective or objective_of(model), 1.0
-        self.view = View(
-            workload,
-            self._order,
-            ahead=model.mtp_layers if model.mtp is not None else 0,
-            vocabulary=self.meshes.group("tp") if degrees.tp > 1 else None,
-            total=self._total,
-        )
+        self.view = self._view()
         pp, vpp = self.meshes.size("pp"), int(degrees.vpp)
         found = contents(model, workload.seq_len, pp, vpp)[self.meshes.rank("pp") :: pp]
         self.modules = [make(model, each, self.device, seed) for each in found]
@@ -206,6 +201,12 @@ class Trainer:
             prefix = f"optimizer.{each.name}."
             own = {key.removeprefix(prefix): local(value) for key, value in state.items() if key.startswith(prefix)}
             adopt(self.optimizer, each.piece, own)
+
+    def _view(self) -> View:
+        """How this rank sees a batch."""
+        ahead = self.model.mtp_layers if self.model.mtp is not None else 0
+        vocabulary = self.meshes.group("tp") if self.degrees.tp > 1 else None
+        return View(self.workload, self._order, ahead, vocabulary, self._total)
 
     def _share(self) -> tuple[range, int]:
         """This rank's sequences of the global batch, and the micro-batches that they make."""

@@ -9,7 +9,7 @@ from typing import Any
 from executor.data.base import Dataset
 from executor.data.labelled import arrays, digits, labelled_text
 from executor.data.masked import Masked
-from executor.data.packages import packages
+from executor.data.passages import passages
 from executor.data.text import Windows, text
 from executor.training.sections import Data
 from planner.errors import Fault, InputError
@@ -24,8 +24,8 @@ def load(data: Data, seed: int) -> Dataset:
     path = data.path or Path()
     if data.kind in {"python", "text"}:
         found = text(data.path if data.kind == "text" else None, data.pattern, data.text, data.seq_len, shares)
-    elif data.kind == "packages":
-        found = packages(data.seq_len, *_numbers(data))
+    elif data.kind == "passages":
+        found = passages(data.seq_len, *_numbers(data))
     elif data.kind == "labelled-text":
         found = labelled_text(path, (data.text, data.label), data.seq_len, shares)
     else:

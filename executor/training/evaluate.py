@@ -6,23 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from executor.data import Split
+from executor.data import Order, Split
 from executor.objective import IGNORED
 from executor.trainer import Trainer
 from executor.training.scores import Scores
 
+SEED = 0  # of the samples that evaluations look at
+
 
 def evaluate(trainer: Trainer, split: Split, batch: int, samples: int, classes: int) -> Scores:
-    """The scores of the first `samples` of a split (0: all), `batch` at a time; `classes` 0: of a language model.
+    """The scores of `samples` of a split (0: all), `batch` at a time; `classes` 0: of a language model.
 
-    Every rank must call it. The last batch is as small as what is left.
+    Which ones is drawn once and for all: a split may be sorted by class. The last batch is as small as what is left.
+    Every rank must call it.
     """
     most = min(samples, len(split)) if samples else len(split)
+    chosen = Order(len(split), SEED).numbers(0, most)
     loss, seen = 0.0, 0
     guessed = torch.zeros((classes, classes) if classes else 2, dtype=torch.int64)
     for start in range(0, most, batch):
-        numbers = np.arange(start, min(start + batch, most))
-        own = np.array_split(numbers, trainer.meshes.size("dp"))[trainer.meshes.rank("dp")]
+        own = np.array_split(chosen[start : start + batch], trainer.meshes.size("dp"))[trainer.meshes.rank("dp")]
         found = trainer.evaluate([torch.from_numpy(each) for each in split.take(own)])
         loss, seen = loss + found.loss, seen + found.count
         guessed += _counted(found.predictions.cpu(), found.labels.cpu(), classes)

@@ -15,7 +15,7 @@ from planner.strategy import RECOMPUTE
 
 METRICS = ("loss", "perplexity", "accuracy", "precision", "recall", "f1")
 """What an evaluation can tell; the last three, macro averages over the classes, of a classification alone."""
-KINDS = ("python", "packages", "digits", "text", "labelled-text", "arrays")
+KINDS = ("python", "passages", "digits", "text", "labelled-text", "arrays")
 OBJECTIVES = ("language-model", "masked-language-model", "classification")
 PRECISIONS = ("fp32", "bf16")
 CONTEXTS = ("ring", "all_gather", "ulysses")
@@ -105,7 +105,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """[evaluation]: after `every` steps (0: at the end alone) on the first `samples` of a split (0: all of them)."""
+    """[evaluation]: after `every` steps (0: at the end alone) on `samples` of a split, the same each time (0: all)."""
 
     every: Annotated[int, reader.count(0)] = 0
     samples: Annotated[int, reader.count(0)] = 0

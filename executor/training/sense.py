@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 OF_KIND: dict[str, frozenset[str]] = {
     "python": frozenset({"seq_len", "objective"}),
-    "packages": frozenset({"seq_len"}),
+    "passages": frozenset({"seq_len"}),
     "text": frozenset({"path", "seq_len", "pattern", "text", "objective"}),
     "labelled-text": frozenset({"path", "seq_len", "text", "label"}),
     "arrays": frozenset({"path"}),
@@ -22,8 +22,8 @@ OF_KIND: dict[str, frozenset[str]] = {
 }
 """Keys of [data] that each kind reads beside `kind`, `validation` and `test`."""
 FILES = frozenset({"text", "labelled-text", "arrays"})
-CLASSES = frozenset({"packages", "labelled-text", "arrays", "digits"})
-BUILT_IN = frozenset({"python", "packages", "digits"})
+CLASSES = frozenset({"passages", "labelled-text", "arrays", "digits"})
+BUILT_IN = frozenset({"python", "passages", "digits"})
 OF_CLASSES = ("precision", "recall", "f1")
 
 

@@ -72,7 +72,8 @@ def made(row: Row, optimizer: str = "adam") -> Trainer:
     chosen = Choices(**{**vars(row.chosen), "optimizer": optimizer})
     smooth = Classification(5, smoothing=0.1) if row.shape == "classifier" else None
     work = workload(row.shape)
-    return Trainer(model(row.shape), row.degrees, chosen, work, lr=1e-2, options=row.options, objective=smooth)
+    lr = 1e-3 if optimizer == "adam" else 1e-2
+    return Trainer(model(row.shape), row.degrees, chosen, work, lr=lr, options=row.options, objective=smooth)
 
 
 def mine(trainer: Trainer, name: str, seed: int) -> list[torch.Tensor]:
@@ -92,7 +93,7 @@ def measured(row: Row) -> tuple[float, dict[str, torch.Tensor]] | None:
 
 def curve(row: Row, steps: int) -> tuple[list[float], float, int, list[int]]:
     """Losses of some steps, then loss, count and this rank's answers of an evaluation."""
-    trainer = made(row, "sgd")
+    trainer = made(row, "sgd" if model(row.shape).kinds[0].takes else "adam")
     losses = [trainer.step(mine(trainer, row.shape, step)) for step in range(steps)]
     found = trainer.evaluate(mine(trainer, row.shape, steps))
     return losses, found.loss, found.count, found.predictions.flatten().tolist()

@@ -137,18 +137,18 @@ def test_arrays_are_scaled_and_labelled(tmp_path):
     assert found.classes == ("0", "1", "2")
 
 
-def test_digits_and_packages_are_built_in():
-    """Both come without files; the packages are split by file."""
+def test_digits_and_passages_are_built_in():
+    """Both come without files; comments and docstrings come without their marks."""
     pytest.importorskip("sklearn")
     digits = load(Data("digits"), 0)
     assert len(digits.train) + len(digits.validation) + len(digits.test) == 1797
     assert digits.shape == (1, 8, 8)
-    packages = load(Data("packages", seq_len=64), 0)
-    assert len(packages.classes) == 10
-    assert min(packages.facts["files"]) > 0
-    ids, labels, there = packages.train.take(np.array([0]))
-    assert ids.shape == there.shape == (1, 64)
-    assert packages.classes[int(labels[0])] == "asyncio"
+    passages = load(Data("passages", seq_len=64), 0)
+    assert passages.classes == ("code", "comment", "docstring")
+    ids, labels, there = passages.train.take(np.arange(len(passages.train)))
+    assert ids.shape == there.shape == (len(labels), 64)
+    assert min(Counter(labels.tolist()).values()) > 1000
+    assert not any(row[0] in b"#" for row in ids[labels == 1])
 
 
 @pytest.mark.parametrize(

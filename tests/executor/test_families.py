@@ -2,6 +2,7 @@
 
 import functools
 from dataclasses import replace
+from math import prod
 
 import pytest
 
@@ -9,6 +10,7 @@ torch = pytest.importorskip("torch")
 
 from executor.check import compare  # noqa: E402
 from executor.refusal import refuse  # noqa: E402
+from executor.stages import contents  # noqa: E402
 from hwprofiles import load  # noqa: E402
 from planner.errors import InputError  # noqa: E402
 from planner.rules import Case, broken  # noqa: E402
@@ -38,6 +40,7 @@ TEXT = (
     _row("zb-h1", "masked", 2, pp=2, schedule="zb-h1", recompute="selective"),
     _row("full", "classifier", 2, recompute="full"),
     _row("tp-pp", "masked", 4, tp=2, pp=2, zero=1),
+    _row("dp-tp", "classifier", 4, tp=2, zero=3),
     _row("interleaved", "vit", 4, pp=2, vpp=2, schedule="interleaved", zero=2),
 )
 IMAGES = (
@@ -47,6 +50,7 @@ IMAGES = (
     _row("pp", "resnet", 2, pp=2),
     _row("pp", "bottleneck", 2, pp=2, schedule="zb-h1", recompute="selective"),
     _row("dp-pp", "bottleneck", 4, pp=2, zero=1, micro_batch=4),
+    _row("interleaved", "resnet", 2, pp=2, vpp=2, schedule="interleaved"),
 )
 ROWS = {row.name: row for row in (*TEXT, *IMAGES)}
 CURVES = (
@@ -144,6 +148,19 @@ def test_what_makes_no_sense_is_refused_in_one_sentence(shape, axes, reason):
     assert reason in found[0].expected
     with pytest.raises(InputError, match=reason):
         refuse(model(shape), row.degrees, row.chosen)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_stages_send_what_the_planner_prices(name):
+    """Hidden states exactly; between convolutions each cut its own image, the widest of which is priced."""
+    plan = model(name)
+    crossing = [each.gives for each in contents(plan, workload(name).seq_len, plan.layers + 2, 1)[:-1]]
+    if plan.kinds[0].takes:
+        assert max(map(prod, crossing)) == plan.boundary
+        assert {kind.takes for kind in plan.kinds} <= set(crossing)
+    else:
+        assert set(crossing) == {()}
+        assert plan.boundary == plan.hidden
 
 
 def test_the_shapes_are_all_trained():

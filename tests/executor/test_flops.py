@@ -10,6 +10,7 @@ from executor.model import build as build_twin  # noqa: E402
 from planner import catalog  # noqa: E402
 from planner.model import core_flops  # noqa: E402
 from planner.shape import Shape, build  # noqa: E402
+from tests.executor import families  # noqa: E402
 
 SEQ_LEN = 128  # two chunks of linear attention, at most one window of any catalogue model
 
@@ -90,6 +91,23 @@ def test_whole_models_on_the_cpu(fields):
     model = tiny(**fields)
     expected = 64 * model.flops_per_token(64, causal=False)
     assert run(model, 64) == expected
+
+
+@pytest.mark.parametrize("name", families.SHAPES)
+def test_whole_encoders_on_the_cpu(name):
+    """Three samples through BERT, ViT and residual networks: the planner's FLOP, but for the gradient of the images."""
+    model = families.model(name)
+    inputs, *_, types = families.batch(name, 0)
+    text = not model.embedding.takes
+    twin, seq_len = build_twin(model), families.workload(name).seq_len
+    there = torch.ones(3, seq_len, dtype=torch.bool)
+    with counter() as ahead:
+        out = twin(inputs[:3], there=there, types=types[:3]) if text else twin(inputs[:3])
+    with counter() as behind:
+        out.sum().backward()
+    forward = round(3 * seq_len * model.flops_per_token(seq_len, causal=False) / 3)
+    assert ahead.get_total_flops() == forward
+    assert behind.get_total_flops() == 2 * forward - 3 * model.embedding.sequence_flops()
 
 
 def test_fused_and_plain_attention_count_alike():

@@ -7,8 +7,18 @@ torch = pytest.importorskip("torch")
 from torch.nn import functional  # noqa: E402
 
 from executor.check import random_tokens  # noqa: E402
-from executor.objective import IGNORED, Classification, LanguageModel, MaskedLanguageModel, View  # noqa: E402
+from executor.objective import (  # noqa: E402
+    IGNORED,
+    Classification,
+    LanguageModel,
+    MaskedLanguageModel,
+    View,
+    objective_of,
+    refuse_objective,
+)
 from executor.trainer import Trainer  # noqa: E402
+from planner.errors import InputError  # noqa: E402
+from tests.executor import families  # noqa: E402
 from tests.executor.grid import GRID, WORKLOAD, Row, model  # noqa: E402
 
 ROWS = {row.name: row for row in GRID}
@@ -106,6 +116,18 @@ def test_classification_is_torchs_cross_entropy():
     loss, answers = objective.judge(output, labels, _view())
     torch.testing.assert_close(loss, functional.cross_entropy(output, labels) * 6)
     assert torch.equal(answers, output.argmax(-1))
+
+
+@pytest.mark.parametrize("objective", [Classification(4), LanguageModel()])
+def test_an_objective_that_the_head_has_no_outputs_for_is_refused(objective):
+    """A classifier of five classes is trained on five, a language model on none; what others define is let through."""
+    classifier = families.model("classifier")
+    with pytest.raises(InputError, match="classifier predicts one of 5 classes"):
+        refuse_objective(objective, classifier)
+    with pytest.raises(InputError, match="dense predicts next tokens"):
+        refuse_objective(Classification(5), model("dense"))
+    refuse_objective(objective_of(classifier), classifier)
+    refuse_objective(MaskedLanguageModel(), model("dense"))
 
 
 def test_padding_counts_nothing():

@@ -29,8 +29,18 @@ def made(model="kimi-k2", gpus=1024, choices=Choices(), **degrees):  # noqa: B00
     return plan
 
 
-@pytest.mark.parametrize("name", catalog.names())
-def test_every_model_of_the_catalogue_shrinks(name):
+NEXT = [name for name in catalog.names() if catalog.load(name).predicts == "tokens"]
+
+
+@pytest.mark.parametrize("name", sorted(set(catalog.names()) - set(NEXT)))
+def test_what_predicts_no_next_token_is_left_to_recipes(name):
+    """A proxy trains on text; encoders and classifiers are refused in one sentence that says where to go."""
+    with pytest.raises(InputError, match=f"{name}: predicts .* recipe"):
+        shrink(catalog.load(name), Size(), 512)
+
+
+@pytest.mark.parametrize("name", NEXT)
+def test_every_language_model_of_the_catalogue_shrinks(name):
     """Each kind of layer stays with the same parts in the same order, on bytes, under a millionth of the size."""
     model = catalog.load(name)
     table = shrink(model, Size(), 4096)

@@ -1,13 +1,18 @@
 """Recipes: what is read, what is refused, and what a schedule makes of a step."""
 
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
 from executor.optimizers.settings import NAMES, OPTIONS
 from executor.training import override
+from executor.training.board import Board
 from executor.training.method import METHODS, Method, methods
 from executor.training.recipe import TABLES, Recipe, of_table, read
 from executor.training.run import check
@@ -16,6 +21,7 @@ from executor.training.stopping import Patience
 from executor.training.toml import toml
 from executor.training.tune import drawn, rungs
 from planner.errors import InputError
+from tests.executor.trainings import EXAMPLES
 
 MODEL = {"layers": 2, "hidden": 32, "heads": 2, "ffn": 64}
 GOOD = {"model": MODEL, "data": {"kind": "python"}}
@@ -169,6 +175,49 @@ def test_values_from_outside_take_the_place_of_keys():
         override.on_ranks({"parallel": {"tp": 2}}, 5)
     with pytest.raises(InputError, match="expected TABLE"):
         override.parsed(["steps=5"])
+
+
+def test_recipes_need_no_torch():
+    """Reading a recipe, its data and its plan, and the command itself load no torch; the ranks do."""
+    pytest.importorskip("sklearn")
+    code = (
+        "import sys\n"
+        "from planner.cli import main\n"
+        f"assert main(['train', {str(EXAMPLES / 'digits-resnet.toml')!r}, '--dry-run', '--quiet']) == 0\n"
+        "import executor.corpus\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=EXAMPLES.parent)
+
+
+class Writer:
+    """Stands for TensorBoard's writer."""
+
+    written: ClassVar[list] = []
+
+    def __init__(self, folder):
+        """Note the folder."""
+        self.written.append(folder)
+
+    def add_scalar(self, name, value, step):
+        """Note a scalar."""
+        self.written.append((name, value, step))
+
+    def close(self):
+        """Note the end."""
+        self.written.append("closed")
+
+
+def test_scalars_go_to_tensorboard_where_it_is(monkeypatch, tmp_path):
+    """With the package each scalar is written as group/name; without it, or without a folder, nothing happens."""
+    Board(tmp_path).close()
+    monkeypatch.setattr("executor.training.board.find_spec", lambda name: object())
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    board = Board(tmp_path)
+    board.scalars("train", 3, {"step": 3, "loss": 1.5})
+    board.close()
+    Board(None).scalars("train", 3, {"loss": 1.5})
+    assert Writer.written == [str(tmp_path / "tensorboard"), ("train/loss", 1.5, 3), "closed"]
 
 
 class Counting(Method):
