@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from executor.layers.moe import Dispatcher, Experts, Mixture
@@ -23,6 +24,8 @@ from planner.errors import Fault, InputError
 from planner.layers.base import Linear, Part, Vector
 from planner.model import Layer, Model
 
+WIDTH = {"up": 2, "gate": 2, "down": 1, "up_bias": 1, "gate_bias": 1}
+"""Parameters of the experts that have their inner channels, each with the dimension of those."""
 State = dict[str, Tensor]
 Map = dict[str, Tensor]  # mixture's name -> the new expert of each old one [experts]
 
@@ -77,6 +80,7 @@ def merge(
     """
     _check(model, keep)
     maps = {name: clusters(_likeness(name, state, each, together), keep) for name, each in loads.items()}
+    state = aligned(state, maps, loads)
     merged = {name: _joined(name, each, maps, loads) for name, each in state.items()}
     return fewer(model, keep), merged, maps
 
@@ -129,6 +133,29 @@ def clusters(likeness: Tensor, keep: int) -> Tensor:
     for number, each in enumerate(sorted(members, key=min)):
         target[each] = number
     return target
+
+
+def aligned(state: State, maps: Map, loads: Mapping[str, Routed]) -> State:
+    """The state with the inner channels of each expert in the order of its cluster's most used one.
+
+    The order changes nothing of what an expert computes; channels that do alike are matched so that a mean keeps them
+    (Li 2023, section 3.1).
+    """
+    found = dict(state)
+    for name, target in maps.items():
+        own = {key: state[f"{name}.experts.{key}"] for key in WIDTH if f"{name}.experts.{key}" in state}
+        inner = torch.cat([each.movedim(WIDTH[key], 1).flatten(2) for key, each in own.items() if each.dim() == 3], 2)
+        order = torch.arange(inner.size(1)).repeat(len(target), 1)
+        for cluster in range(int(target.max()) + 1):
+            members = (target == cluster).nonzero().flatten()
+            first = members[loads[name].load[members].argmax()]
+            for each in members:
+                alike = inner[first].float() @ inner[each].float().t()
+                order[each] = torch.from_numpy(linear_sum_assignment(alike.numpy(), maximize=True)[1])
+        for key, value in own.items():
+            rows = [each.index_select(WIDTH[key] - 1, order[index]) for index, each in enumerate(value)]
+            found[f"{name}.experts.{key}"] = torch.stack(rows)
+    return found
 
 
 class _Redirected:
