@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python -m
 PLAN := $(VENV)/bin/plan
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format lint types floors bench bench-placement accuracy fit env clean
+.PHONY: demo test check format lint types floors bench bench-placement bench-training accuracy fit env clean
 .DEFAULT_GOAL := test
 
 demo: $(READY) ## the best plan for Kimi K2 on 10,240 H100s, its proxy trained here, and the report
@@ -45,6 +45,9 @@ bench: $(READY) ## how fast it is here
 
 bench-placement: $(READY) ## experts placed beside EPLB's policies; PLACEMENT_TRACES=folder adds real traces
 	$(RUN) pytest tests/bench/test_placement.py -q -s -p no:xdist
+
+bench-training: $(READY) ## pruning, quantization, distillation, mixtures: trained, exported, compared (7 minutes)
+	$(RUN) pytest tests/bench/test_training.py -q -s -p no:xdist -p no:benchmark
 
 accuracy: $(READY) ## predicted beside published, run by run
 	$(PLAN) validate tests/published/runs.yaml

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from planner.files import write
-from reports.page import capacity_page, placement_page, plan_page, training_page, tuning_page
+from reports.page import (
+    capacity_page,
+    compression_page,
+    placement_page,
+    plan_page,
+    training_page,
+    tuning_page,
+)
 from reports.words import Json
 
 
@@ -22,6 +29,11 @@ def write_capacity(capacity: Json, path: Path) -> None:
 def write_placement(placement: Json, path: Path) -> None:
     """Write the page of a placement with its statistics to `path`, whole or not at all."""
     write(path, placement_page(placement))
+
+
+def write_compression(compared: Json, path: Path) -> None:
+    """Write the page of compressed models to `path`, whole or not at all."""
+    write(path, compression_page(compared))
 
 
 def write_training(training: Json, path: Path) -> None:

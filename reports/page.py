@@ -1,8 +1,8 @@
-"""The pages: a plan with its search, the capacity of clusters of many sizes, a placement, a training, its search."""
+"""The pages: a plan with its search, capacity of clusters, a placement, trainings, compressed models."""
 
 from __future__ import annotations
 
-from reports import capacity_parts, method_parts, placement_parts, plan_parts, training_parts
+from reports import capacity_parts, compression_parts, method_parts, placement_parts, plan_parts, training_parts
 from reports.document import document, figures
 from reports.markup import join, tag
 from reports.words import Json
@@ -57,6 +57,16 @@ def placement_page(placement: Json) -> str:
     )
     title = f"{placement['experts']} experts on {placement['nodes'] * placement['gpus_per_node']} GPUs"
     return document(title, placement_parts.header(placement), sections, placement["tool_version"])
+
+
+def compression_page(compared: Json) -> str:
+    """One self-contained HTML page of the table that `plan deploy --compare --json` prints."""
+    sections = (
+        ("figure", "Quality against size", figures(("before_after",), compared)),
+        ("numbers", "Every number", compression_parts.numbers(compared)),
+    )
+    title = f"{compared['rows'][0]['model']}: before and after compression"
+    return document(title, compression_parts.header(compared), sections, compared["tool_version"])
 
 
 def training_page(training: Json) -> str:

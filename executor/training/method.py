@@ -62,7 +62,11 @@ class Method(Protocol):
 
 Factory = Callable[[Mapping[str, Any], str], Method]
 """(the recipe's table, its place for faults) -> a method; InputError with all faults of the table."""
-METHODS: dict[str, str] = {}
+METHODS: dict[str, str] = {
+    "prune": "executor.methods.recipe:prune",
+    "quantize": "executor.methods.recipe:quantize",
+    "distill": "executor.methods.recipe:distill",
+}
 """Name of a table below [compression] -> "module:factory"; the module is imported when a recipe has such a table."""
 
 

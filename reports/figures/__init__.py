@@ -12,6 +12,7 @@ import plotly.graph_objects as go
 
 from reports.figures import (
     batch_tokens,
+    before_after,
     coactivation,
     comparison,
     cost_to_train,
@@ -41,7 +42,7 @@ from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """`artefact`: plan, search, comparison, capacity, placement, training or tuning.
+    """`artefact`: plan, search, comparison, compression, capacity, placement, training or tuning.
 
     `drawable`: whether it has what the figure shows.
     """
@@ -66,6 +67,7 @@ FIGURES: Final = {
     "frontier": Drawing("search", frontier.draw, frontier.read, _has("frontier")),
     "searched": Drawing("search", searched.draw, searched.read, _has("searched")),
     "comparison": Drawing("comparison", comparison.draw, comparison.read, _has("rows")),
+    "before_after": Drawing("compression", before_after.draw, before_after.read, _has("rows")),
     "days_to_train": Drawing("capacity", days_to_train.draw, days_to_train.read, _has("series")),
     "cost_to_train": Drawing("capacity", cost_to_train.draw, cost_to_train.read, _has("series")),
     "tokens_per_day": Drawing("capacity", tokens_per_day.draw, tokens_per_day.read, _has("series")),

@@ -6,12 +6,13 @@ import pytest
 
 from reports import theme
 from reports.figures import FIGURES, scaling
-from tests.reports import fixtures, training_fixtures
+from tests.reports import compression_fixtures, fixtures, training_fixtures
 
 ARTEFACTS = {
     "plan": fixtures.plan,
     "search": fixtures.search,
     "comparison": fixtures.comparison,
+    "compression": compression_fixtures.compression,
     "capacity": fixtures.capacity,
     "placement": fixtures.placement,
     "training": training_fixtures.training,
@@ -220,3 +221,12 @@ def test_a_comparison_without_calibration_has_no_third_mark():
 def test_the_reading_of_a_comparison_names_the_phase_furthest_off():
     """In seconds, not in percent: the backward pass is the largest."""
     assert "furthest off is backward" in FIGURES["comparison"].read(fixtures.comparison())
+
+
+def test_the_smallest_model_is_read_against_the_first():
+    """The sentence names the smallest, how many times smaller it is, and both metrics; each model has a mark."""
+    table = compression_fixtures.compression()
+    assert FIGURES["before_after"].read(table) == (
+        "The smallest, int8, is 3.8 times smaller than dense: accuracy 99.4 % against 99.4 %."
+    )
+    assert [float(each.x[0]) for each in traces("before_after", table).values()] == [300.0, 79.0, 160.0]

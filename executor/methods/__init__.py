@@ -1,0 +1,1 @@
+"""Compression done for real: pruning, quantization, distillation, fewer experts; each file is one idea."""
