@@ -26,13 +26,13 @@ class Tokens:
 @dataclass(frozen=True)
 class Stay:
     """What a search from a placement in force keeps to: `count` replicas of each expert [experts], at most `fetches`
-    experts on nodes that have to fetch them, each at a price in visited nodes; the `prices` in turn.
+    experts on nodes that have to fetch them, each at a `price` in visited nodes.
     """
 
     old: Placement
     count: Ints
     fetches: int
-    prices: tuple[float, ...]
+    price: float
 
 
 def tokens_of(ids: Ints, experts: int, seed: int) -> Tokens:
@@ -105,11 +105,10 @@ def joint(
         items = serve(placed, tokens.ids, tokens.load.size)
         apart = -(-int(np.bincount(expert).max()) // grid.nodes)  # as far from each other as they can stand
         problem = Problem(items, expert, grid.nodes, apart if linked else grid.gpus_per_node)
-        prices = (0.0,)
         if stay is not None:
-            problem, prices = replace(problem, home=_held(stay.old, expert, grid), fetches=stay.fetches), stay.prices
-        for step, price in enumerate(prices):
-            node = anneal(problem, node, replace(weights, keep=price), moves // len(prices), seed + step, heat)
+            problem = replace(problem, home=_held(stay.old, expert, grid), fetches=stay.fetches)
+            weights = replace(weights, keep=stay.price)
+        node = anneal(problem, node, weights, moves, seed, heat)
     gpu = _gpus(node, load, expert, grid)
     return ordered(expert, _linked(gpu, load, expert, grid) if linked else gpu)
 

@@ -24,13 +24,9 @@ from planner.placement.warm import warm
 
 Progress = Callable[[str, int, int], None]
 
-WEIGHTS = (
-    Weights(0.0, 1.0),
-    Weights(0.0, 2.0),
-    Weights(0.0, 4.0),
-    Weights(0.0, 8.0),
-    Weights(0.5, 0.5),
-    Weights(0.5, 1.0),
+WEIGHTS = tuple(
+    Weights(visits, load)
+    for visits, load in ((0.0, 1.0), (0.0, 2.0), (0.0, 4.0), (0.0, 8.0), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0))
 )
 JUDGED = 6  # layers that the choice of the algorithm looks at
 MOVES = 1_500  # trial swaps per slot
@@ -110,9 +106,7 @@ def members(tokens: Tokens, task: Task, layer: int, most: int) -> dict[str, Call
     old = task.old[layer]
     found = {"old": partial(_same, old), **{name: partial(_aligned, make, old, task) for name, make in found.items()}}
     for w in WEIGHTS:
-        for settled in (False, True):
-            name = f"warm {w.visits:g}/{w.load:g}{' settled' if settled else ''}"
-            found[name] = partial(warm, tokens, task, old, w, moves, settled=settled)
+        found[f"warm {w.visits:g}/{w.load:g}"] = partial(warm, tokens, task, old, w, moves)
     return found
 
 

@@ -5,31 +5,52 @@ from __future__ import annotations
 import numpy as np
 
 from planner.placement.align import align
-from planner.placement.anneal import Weights
+from planner.placement.anneal import MANY, Weights
 from planner.placement.base import Floats, Ints, Placement
 from planner.placement.joint import Stay, Tokens, joint
 from planner.placement.replicas import replica_counts
 from planner.placement.task import Task
 
 NOISE = 0.02  # of an item's visits: a move that saves less is not worth a fetch
-DEARER = (64.0, 16.0, 4.0, 1.0)  # prices of a fetch in turn, so that the moves that save most come first
-HEAT = 0.0
+DEAREST, TRIES = 64.0, 4  # times that price, and halvings of the range in search of one that keeps the budget
+PIECES = 6  # parts of the trial swaps that each try gets
+HEAT = 0.3
 LIGHT = 0.5  # of a GPU's load: a replica that carries less is no hindrance to even loads
 
 
-def warm(tokens: Tokens, task: Task, old: Placement, weights: Weights, moves: int, *, settled: bool) -> Placement:
+def warm(tokens: Tokens, task: Task, old: Placement, weights: Weights, moves: int) -> Placement:
     """`old` with at most `task.allowed` slots on other nodes, for less time of the layer; `old` where none is found.
 
-    `settled`: every expert keeps its number of replicas.
+    The search pays for each expert that a node has to fetch. The least price that keeps the budget is looked for, and
+    what it leaves of the budget is used up downhill.
     """
-    count = np.bincount(old.slot_expert, minlength=task.experts)
-    if not settled or old.slots != task.slots:
-        count = near_counts(tokens.load, count, task.slots, task.grid.gpus)
-    price = task.fetch + NOISE * tokens.ids.size / task.slots
-    stay = Stay(old, count, task.allowed, tuple(price * dearer for dearer in DEARER))
-    made = joint(tokens, task.slots, task.grid, old, weights, moves, task.seed, HEAT, linked=task.per_batch, stay=stay)
-    made = align(made, old, task.experts, task.grid)
-    return made if task.affords(made, old) else old
+    held = np.bincount(old.slot_expert, minlength=task.experts)
+    count = near_counts(tokens.load, held, task.slots, task.grid.gpus)
+    noise = NOISE * tokens.ids.size / task.slots
+
+    def found(start: Placement, count: Ints, dearer: float, fetches: int, heat: float) -> Placement:
+        stay = Stay(old, count, fetches, task.fetch + noise * dearer)
+        made = joint(
+            tokens, task.slots, task.grid, start, weights, moves // PIECES, task.seed, heat,
+            linked=task.per_batch, stay=stay,
+        )  # fmt: skip
+        return align(made, old, task.experts, task.grid)
+
+    best = found(old, count, 1.0, MANY, HEAT)
+    if task.affords(best, old):
+        return best
+    best, low, high = old, 1.0, DEAREST
+    for _ in range(TRIES):
+        middle = (low * high) ** 0.5
+        made = found(old, count, middle, MANY, HEAT)
+        if task.affords(made, old):
+            best, high = made, middle
+        else:
+            low = middle
+    if best is old and old.slots != task.slots:
+        return old
+    made = found(best, held if best is old else count, 1.0, task.allowed, 0.0)
+    return made if task.affords(made, old) else best
 
 
 def near_counts(load: Floats, count: Ints, slots: int, gpus: int) -> Ints:
