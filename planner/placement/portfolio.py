@@ -66,9 +66,7 @@ def place_halves(plan: Trace, test: Trace, task: Task, progress: Progress | None
 def choose(plan: Trace, task: Task, say: Progress) -> str:
     """The member of the portfolio for all layers, by trials on planning tokens alone.
 
-    Each half of them judges what members make of the other, on some layers. Members with loads less even than those of
-    the better of EPLB's policies by more than `SLACK` are left out, and none is chosen that is slower than it. Of those
-    that are about as fast, the one with the evenest loads is chosen, or from a placement in force that of fewest moves.
+    Each half of them judges what members make of the other, on some layers.
     """
     trials: dict[str, list[Trial]] = {}
     halves = plan.halves(task.seed + 1)
@@ -83,15 +81,18 @@ def choose(plan: Trace, task: Task, say: Progress) -> str:
 
 
 def pick(trials: dict[str, Trial], *, warm: bool) -> str:
-    """The member to take, from the mean trial of each."""
+    """The member to take, from the mean trial of each: never one slower than EPLB's policies.
+
+    Loads less even than those of the faster of these by more than `SLACK` count as that much more time: the fullest GPU
+    also needs memory for them. Of members that cost about the same, the one with the evenest loads is taken, or from a
+    placement in force that of fewest moves.
+    """
     known = [name for name in trials if name.startswith("eplb") and np.isfinite(trials[name].cost)]
-    pool = list(trials)
-    if known:
-        best = min(known, key=lambda name: trials[name].cost)
-        pool = [name for name in pool if trials[name].balance <= trials[best].balance + SLACK]
-    alike = min(trials[name].cost for name in pool) * (1.0 + (FEWER if warm else ALIKE))
-    limit = min([alike, *(trials[name].cost for name in known)])
-    pool = [name for name in pool if trials[name].cost <= limit]
+    even = trials[min(known, key=lambda name: trials[name].cost)].balance + SLACK if known else np.inf
+    cost = {name: trial.cost * (1.0 + max(trial.balance - even, 0.0)) for name, trial in trials.items()}
+    limit = min(cost.values()) * (1.0 + (FEWER if warm else ALIKE))
+    pool = [name for name in trials if cost[name] <= limit]
+    pool = [name for name in pool if all(trials[name].cost <= trials[other].cost for other in known)] or known
     return min(pool, key=lambda name: trials[name].moved if warm else trials[name].balance)
 
 

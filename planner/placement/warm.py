@@ -11,9 +11,8 @@ from planner.placement.joint import Stay, Tokens, joint
 from planner.placement.replicas import replica_counts
 from planner.placement.task import Task
 
-NOISE = 0.02  # of an item's visits: a move that saves less is not worth a fetch
-DEAREST, TRIES = 64.0, 4  # times that price, and halvings of the range in search of one that keeps the budget
-PIECES = 6  # parts of the trial swaps that each try gets
+NOISE = 0.01  # of an item's visits: a move that saves less is not worth a fetch
+DEAREST, TRIES = 64.0, 5  # times that price at most, and tries to find the price that keeps the budget
 HEAT = 0.3
 LIGHT = 0.5  # of a GPU's load: a replica that carries less is no hindrance to even loads
 
@@ -28,28 +27,26 @@ def warm(tokens: Tokens, task: Task, old: Placement, weights: Weights, moves: in
     count = near_counts(tokens.load, held, task.slots, task.grid.gpus)
     noise = NOISE * tokens.ids.size / task.slots
 
-    def found(start: Placement, count: Ints, dearer: float, fetches: int, heat: float) -> Placement:
+    def found(start: Placement, count: Ints, dearer: float, fetches: int, moves: int) -> Placement:
         stay = Stay(old, count, fetches, task.fetch + noise * dearer)
         made = joint(
-            tokens, task.slots, task.grid, start, weights, moves // PIECES, task.seed, heat,
-            linked=task.per_batch, stay=stay,
-        )  # fmt: skip
+            tokens, task.slots, task.grid, start, weights, moves, task.seed, HEAT, linked=task.per_batch, stay=stay
+        )
         return align(made, old, task.experts, task.grid)
 
-    best = found(old, count, 1.0, MANY, HEAT)
-    if task.affords(best, old):
-        return best
-    best, low, high = old, 1.0, DEAREST
+    best, price, tried = old, 1.0, [1.0, DEAREST]
     for _ in range(TRIES):
-        middle = (low * high) ** 0.5
-        made = found(old, count, middle, MANY, HEAT)
-        if task.affords(made, old):
-            best, high = made, middle
-        else:
-            low = middle
+        made = found(old, count, price, MANY, moves // (2 * TRIES))
+        afforded = task.affords(made, old)
+        if afforded:
+            best, tried[1] = made, price
+        if price == 1.0 and afforded:
+            break
+        tried[0] = tried[0] if afforded else price
+        price = (tried[0] * tried[1]) ** 0.5
     if best is old and old.slots != task.slots:
         return old
-    made = found(best, held if best is old else count, 1.0, task.allowed, 0.0)
+    made = found(best, held if best is old else count, tried[1] if best is not old else 1.0, task.allowed, moves // 2)
     return made if task.affords(made, old) else best
 
 
