@@ -233,9 +233,7 @@ def _outcome(made: Proxy, job: Job, reports: Sequence[Report], check: Check | No
     return Outcome(record, made, any(report.stopped for report in reports))
 
 
-def _record(
-    made: Proxy, job: Job, reports: Sequence[Report], check: Check | None, placement: Path | None
-) -> Record:
+def _record(made: Proxy, job: Job, reports: Sequence[Report], check: Check | None, placement: Path | None) -> Record:
     setting, degrees = made.plan.setting, made.plan.degrees
     steps = tuple(
         Step(

@@ -89,8 +89,8 @@ def _routing(plan: Plan, trace: Trace, grid: Grid) -> Routing:
     rates, expert = rates_of(plan), expert_of(plan)
     some = np.unique(np.linspace(0, trace.ids.shape[0] - 1, LAYERS).astype(int))
     seq = np.arange(trace.tokens) if trace.seq is None else trace.seq
-    some_layers = replace(trace, ids=trace.ids[some], seq=seq, layers=())
-    plan_half, test = (_dealt(part, grid.gpus) for part in some_layers.halves(SEED))
+    halves = replace(trace, ids=trace.ids[some], seq=seq, layers=()).halves(SEED)
+    plan_half, test = (_dealt(part, grid.gpus) for part in halves)
     slots = -(-trace.experts // grid.gpus) * grid.gpus
     task = Task(slots, grid, rates, expert, trace.experts, seed=SEED, most=MOVES)
     found = [answer.metrics for answer in place_halves(plan_half, test, task)]
@@ -104,7 +104,8 @@ def _routing(plan: Plan, trace: Trace, grid: Grid) -> Routing:
 def _dealt(part: Trace, gpus: int) -> Trace:
     """The tokens in the order of their sequences on as many GPUs, each with as many of them."""
     src = np.empty(part.tokens, dtype=np.int64)
-    src[np.argsort(part.seq, kind="stable")] = np.arange(part.tokens) * gpus // max(part.tokens, 1)
+    order = np.arange(part.tokens) if part.seq is None else np.argsort(part.seq, kind="stable")
+    src[order] = np.arange(part.tokens) * gpus // max(part.tokens, 1)
     return replace(part, src=src)
 
 
@@ -173,7 +174,8 @@ def read_slots(path: Path, plan: Plan) -> tuple[Json, ...]:
     A placement of other experts, or for another group of GPUs, has no meaning for the plan, so it is never mapped.
     """
     data, model, ranks = read_json(path), plan.setting.model, int(plan.degrees.ep)
-    nodes, each, rows = (data.get(name) for name in ("nodes", "gpus_per_node", "layers"))
+    nodes, each, layers = (data.get(name) for name in ("nodes", "gpus_per_node", "layers"))
+    rows: list[Json] = layers if isinstance(layers, list) and all(isinstance(row, dict) for row in layers) else []
     gpus = nodes * each if isinstance(nodes, int) and isinstance(each, int) else None
     hint = "place the experts of the proxy that `plan run` writes to --out: plan place OUT/proxy.json"
     faults = []
@@ -184,9 +186,11 @@ def read_slots(path: Path, plan: Plan) -> tuple[Json, ...]:
     if gpus != ranks:
         faults.append(Fault(f"{path}: nodes, gpus_per_node", f"the run has {ranks} ranks of ep", gpus, hint))
     routed = [str(number) for number, kind in enumerate(model.order) if _routed_parts(model.kinds[kind])]
-    numbers = [str(row.get("layer")) for row in rows if isinstance(row, dict)] if isinstance(rows, list) else []
+    numbers = [str(row.get("layer")) for row in rows]
     if not numbers or not set(numbers) <= set(routed):
-        faults.append(Fault(f"{path}: layers", f"the run has experts in layers {', '.join(routed)}", ", ".join(numbers)))
+        faults.append(
+            Fault(f"{path}: layers", f"the run has experts in layers {', '.join(routed)}", ", ".join(numbers))
+        )
     if faults:
         raise InputError(*faults)
     for number, placement in zip(numbers, _placements(path, rows, model.experts, Grid(ranks, 1)), strict=True):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from planner.placement.base import Ints
 
-
 MANY = 2**62  # no limit
 
 
@@ -162,10 +161,10 @@ def _energy(
 ) -> float:
     """Visits and overloads once nodes a and b have `growth` more visits each, and a that load more and b less."""
     total, nodes = books.visits.sum() + growth[0] + growth[1], books.visits.size
-    energy = total
+    energy = float(total)
     if weights[0] > 0.0:
         energy += weights[0] * _over(books.visits, total / nodes, a, b, growth[0], growth[1])
-    return energy + weights[1] * _over(books.load, books.load.sum() / nodes, a, b, growth[2], -growth[2])
+    return float(energy + weights[1] * _over(books.load, books.load.sum() / nodes, a, b, growth[2], -growth[2]))
 
 
 @njit(cache=True)

@@ -12,7 +12,7 @@ import numpy as np
 from planner.placement import eplb
 from planner.placement.align import align
 from planner.placement.anneal import Weights
-from planner.placement.base import Answer, Ints, Metrics, Placement, Trace, even
+from planner.placement.base import Answer, Metrics, Placement, Trace, even
 from planner.placement.bounds import bounds_of
 from planner.placement.costs import migration, replica_sync
 from planner.placement.evaluate import evaluate, measure
@@ -170,9 +170,7 @@ def _trial(placement: Placement, judge: Trace, task: Task, layer: int) -> Trial:
         return Trial(cost, found.balance, 0.0)
     moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
     afforded = moved.between_nodes <= task.allowed
-    return Trial(
-        cost + moved.seconds / task.horizon if afforded else np.inf, found.balance, float(moved.between_nodes)
-    )
+    return Trial(cost + moved.seconds / task.horizon if afforded else np.inf, found.balance, float(moved.between_nodes))
 
 
 def judged(placement: Placement, plan: Trace, test: Trace, task: Task, layer: int, algorithm: str) -> Answer:

@@ -1,6 +1,6 @@
 """How few nodes tokens can visit when every item stands on one node: a certified bound by convex relaxation.
 
-x[i, j] = 1 where items i and j share a node. A token that finds y of its other items beside i counts 1/(1 + y) for i, so
+x[i, j] = 1 where items i and j share a node. A token that finds y of its items beside i counts 1/(1 + y) for i, so
 visits = Σ φ(y), y linear in x, φ the convex hull of 1/(1 + y). Placements obey more than is asked of x here: each row
 fills a node's slots and carries its load at most (K2), and x has eigenvalues between 0 and a node's slots, as many of
 the largest as nodes (K1, after Donath and Hoffman 1973). Slopes s of φ and multipliers m of "x in K1 is x in K2" give
@@ -20,7 +20,7 @@ import numpy as np
 from planner.placement.anneal import njit
 from planner.placement.base import Floats, Ints
 
-ROUNDS, FINAL = 160, 40  # of the method; of the search for the multipliers of loads in the certificate
+ROUNDS, FINAL = 80, 40  # of the method; of the search for the multipliers of loads in the certificate
 HALVINGS = 25
 LARGEST = 512  # items; above, eigenvalues take too long and K1 is left out
 
@@ -50,6 +50,7 @@ def visits_bound(items: Ints, number: int, rooms: Rooms, rounds: int = ROUNDS) -
     weight = max(float(shared.sum()) / number**2, 1e-3)  # of x in K1 = x in K2: as much as a typical pair
     step = 1.0 / (shared + weight)
     spectral = number <= LARGEST
+    rounds = rounds if spectral else max(rounds // 4, 1)
     one = np.full((number, number), rooms.most / number)
     two = one.copy()
     slopes, m = np.full(items.shape, slope[0]), np.zeros((number, number))
@@ -67,8 +68,8 @@ def visits_bound(items: Ints, number: int, rooms: Rooms, rounds: int = ROUNDS) -
         ahead_two, two = 2.0 * new - two, new
         if turn >= rounds // 2:
             mean_m, mean_slopes, averaged = mean_m + m, mean_slopes + slopes, averaged + 1
-    for duals in ((slopes, m), (mean_slopes / averaged, mean_m / averaged)):
-        best = max(best, _certificate(items, value, *duals, load, rooms, spectral=spectral) / tokens)
+    for found, multipliers in ((slopes, m), (mean_slopes / averaged, mean_m / averaged)):
+        best = max(best, _certificate(items, value, found, multipliers, load, rooms, spectral=spectral) / tokens)
     return best
 
 
@@ -196,7 +197,7 @@ def _linear(items: Any, slopes: Any, number: int) -> Any:
 
 @njit(cache=True)
 def _filled(x: Any, step: Any, load: Any, fee: Any, least: int, most: int, cap: float) -> Any:
-    """About the nearest matrix in K2, in the metric of the steps; `fee` [number] of the loads goes on from call to call.
+    """About the nearest matrix in K2, in the metric of the steps; `fee` [number] of loads goes on from call to call.
 
     Only the direction of the search depends on it, no bound does.
     """
@@ -218,9 +219,9 @@ def _filled(x: Any, step: Any, load: Any, fee: Any, least: int, most: int, cap: 
 @njit(cache=True)
 def _toll(x: Any, step: Any, load: Any, fee: float, i: int, least: int, most: int) -> float:
     """What a place in a row costs so that it holds between `least` and `most` items."""
-    low, high = 0.0, 0.0
+    low, high = 0.0, 0.0  # where all items are in, and where none is
     for j in range(load.size):
-        high = max(high, (x[j] + 1.0) / step[j])
+        high = max(high, x[j] / step[j])
         low = min(low, (x[j] - 1.0) / step[j] - fee * load[j])
     held = _held(x, step, load, 0.0, fee, i, 0)
     if least <= held <= most:

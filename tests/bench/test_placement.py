@@ -180,7 +180,8 @@ def test_balance_of_the_plan(experts, slots, nodes, gpus):
         made = balanced(Tokens(np.zeros((1, 2), dtype=np.int64), load), slots, grid)
         fill = np.bincount(made.slot_gpu, weights=load[made.slot_expert] * made.share, minlength=grid.gpus)
         found.append(fill.max() / fill.mean() / balance_bound(load, slots, grid.gpus))
-    say(f"{experts} experts, {slots} slots, {grid.gpus} GPUs: {np.mean(found):.4f} times the bound, {max(found):.4f} most")
+    title = f"{experts} experts, {slots} slots, {grid.gpus} GPUs"
+    say(f"{title}: {np.mean(found):.4f} times the bound, {max(found):.4f} at most")
     assert min(found) >= 1.0 - 1e-9
     assert slots < 8 * grid.gpus or max(found) <= 1.002
 
