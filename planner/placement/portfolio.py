@@ -77,11 +77,12 @@ def choose(plan: Trace, task: Task, say: Progress) -> str:
             tokens = tokens_of(fit.ids[layer], task.experts, task.seed)
             for name, make in members(tokens, task, int(layer), task.most // 4).items():
                 trials.setdefault(name, []).append(_trial(make(), judge, task, int(layer)))
-    return pick({name: Trial(*np.mean(found, axis=0).tolist()) for name, found in trials.items()}, warm=bool(task.old))
+    mean = {name: Trial(*np.mean(found, axis=0).tolist()) for name, found in trials.items()}
+    return pick(mean, 2.0 * task.rates.alpha, warm=task.old is not None)
 
 
-def pick(trials: dict[str, Trial], *, warm: bool) -> str:
-    """The member to take, from the mean trial of each: never one slower than EPLB's policies.
+def pick(trials: dict[str, Trial], fixed: float, *, warm: bool) -> str:
+    """The member to take, from the mean trial of each, of which `fixed` [s] cannot be saved: none slower than EPLB.
 
     Loads less even than those of the faster of these by more than `SLACK` count as that much more time: the fullest GPU
     also needs memory for them. Of members that cost about the same, the one with the evenest loads is taken, or from a
@@ -89,7 +90,7 @@ def pick(trials: dict[str, Trial], *, warm: bool) -> str:
     """
     known = [name for name in trials if name.startswith("eplb") and np.isfinite(trials[name].cost)]
     even = trials[min(known, key=lambda name: trials[name].cost)].balance + SLACK if known else np.inf
-    cost = {name: trial.cost * (1.0 + max(trial.balance - even, 0.0)) for name, trial in trials.items()}
+    cost = {name: (trial.cost - fixed) * (1.0 + max(trial.balance - even, 0.0)) for name, trial in trials.items()}
     limit = min(cost.values()) * (1.0 + (FEWER if warm else ALIKE))
     pool = [name for name in trials if cost[name] <= limit]
     pool = [name for name in pool if all(trials[name].cost <= trials[other].cost for other in known)] or known
