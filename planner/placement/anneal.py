@@ -82,8 +82,9 @@ def anneal(problem: Problem, start: Ints, weights: Weights, moves: int, seed: in
     flat, items = problem.items.ravel(), problem.expert.size
     order = np.argsort(flat, kind="stable")
     begin = np.searchsorted(flat[order], np.arange(items + 1)).astype(np.int64)
-    count = np.zeros((tokens, problem.nodes), dtype=np.int8 if topk < 127 else np.int16)
-    np.add.at(count, (np.repeat(np.arange(tokens), topk), start[flat]), 1)
+    cell = np.repeat(np.arange(tokens), topk) * problem.nodes + start[flat]
+    count = np.bincount(cell, minlength=tokens * problem.nodes).reshape(tokens, problem.nodes)
+    count = count.astype(np.int8 if topk < 127 else np.int16)
     present = np.zeros((problem.nodes, int(problem.expert.max()) + 1), dtype=np.int64)
     np.add.at(present, (start, problem.expert), 1)
     home = present > 0 if problem.home is None else problem.home

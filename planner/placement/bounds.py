@@ -41,10 +41,15 @@ def bounds_of(placement: Placement, ids: Ints, experts: int, grid: Grid, *, in_t
 def balance_bound(load: Floats, slots: int, gpus: int) -> float:
     """Least largest-over-mean GPU load for `load` [experts] on `slots` slots, however replicas share.
 
-    A replica carries at most the load L of the fullest GPU, so Σ ceil(load / L) <= slots.
+    A replica carries at most the load L of the fullest GPU, so Σ ceil(load / L) <= slots. GPUs have slots // gpus slots
+    at least: without replicas, the heaviest expert has as many others beside it.
     """
     mean = float(load.sum()) / gpus
-    return max(bound_level(load, slots), mean) / mean
+    least = max(bound_level(load, slots), mean)
+    if slots == load.size:
+        beside = np.sort(load)[: max(slots // gpus - 1, 0)]
+        least = max(least, float(load.max() + beside.sum()))
+    return least / mean
 
 
 def nodes_bound(ids: Ints, experts: int, per_node: int, replicas: Ints) -> float:

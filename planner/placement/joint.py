@@ -26,11 +26,12 @@ class Tokens:
 @dataclass(frozen=True)
 class Stay:
     """What a search from a placement in force keeps to: `count` replicas of each expert [experts], at most `fetches`
-    experts on nodes that have to fetch them, each at a `price` in visited nodes.
+    experts on nodes that have to fetch them, each at a `price` in visited nodes. `items` as `served` by these replicas.
     """
 
     old: Placement
     count: Ints
+    items: Ints
     fetches: int
     price: float
 
@@ -47,6 +48,11 @@ def items_of(tokens: Tokens, slots: int, grid: Grid) -> Ints:
     """The expert of each item [slots]: replicas for the least load per replica."""
     count = replica_counts(tokens.load, slots, grid.gpus)
     return np.repeat(np.arange(count.size), count)
+
+
+def served(tokens: Tokens, expert: Ints) -> Ints:
+    """The item that serves each choice [tokens, topk] when those of an expert (`expert` [items]) take turns."""
+    return serve(even(expert, np.arange(expert.size)), tokens.ids, tokens.load.size)
 
 
 def balanced(tokens: Tokens, slots: int, grid: Grid) -> Placement:
@@ -101,8 +107,7 @@ def joint(
     load = _item_load(expert, tokens.load)
     node = start_nodes(start, expert, load, grid)
     if grid.nodes > 1:
-        placed = even(expert, np.arange(expert.size))
-        items = serve(placed, tokens.ids, tokens.load.size)
+        items = served(tokens, expert) if stay is None else stay.items
         apart = -(-int(np.bincount(expert).max()) // grid.nodes)  # as far from each other as they can stand
         problem = Problem(items, expert, grid.nodes, apart if linked else grid.gpus_per_node)
         if stay is not None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from planner.placement.align import align
 from planner.placement.anneal import MANY, Weights
 from planner.placement.base import Floats, Ints, Placement
-from planner.placement.joint import Stay, Tokens, joint
+from planner.placement.joint import Stay, Tokens, joint, served
 from planner.placement.replicas import replica_counts
 from planner.placement.task import Task
 
@@ -27,16 +29,17 @@ def warm(tokens: Tokens, task: Task, old: Placement, weights: Weights, moves: in
     count = near_counts(tokens.load, held, task.slots, task.grid.gpus)
     noise = NOISE * tokens.ids.size / task.slots
 
-    def found(start: Placement, count: Ints, dearer: float, fetches: int, moves: int) -> Placement:
-        stay = Stay(old, count, fetches, task.fetch + noise * dearer)
+    def found(start: Placement, stay: Stay, dearer: float, moves: int) -> Placement:
+        stay = replace(stay, price=task.fetch + noise * dearer)
         made = joint(
             tokens, task.slots, task.grid, start, weights, moves, task.seed, HEAT, linked=task.per_batch, stay=stay
         )
         return align(made, old, task.experts, task.grid)
 
+    free = Stay(old, count, served(tokens, np.repeat(np.arange(count.size), count)), MANY, 0.0)
     best, price, tried = old, 1.0, [1.0, DEAREST]
     for _ in range(TRIES):
-        made = found(old, count, price, MANY, moves // (2 * TRIES))
+        made = found(old, free, price, moves // (2 * TRIES))
         afforded = task.affords(made, old)
         if afforded:
             best, tried[1] = made, price
@@ -46,7 +49,10 @@ def warm(tokens: Tokens, task: Task, old: Placement, weights: Weights, moves: in
         price = (tried[0] * tried[1]) ** 0.5
     if best is old and old.slots != task.slots:
         return old
-    made = found(best, held if best is old else count, tried[1] if best is not old else 1.0, task.allowed, moves // 2)
+    last = replace(free, fetches=task.allowed)
+    if best is old:
+        last = replace(last, count=held, items=served(tokens, np.repeat(np.arange(held.size), held)))
+    made = found(best, last, 1.0 if best is old else tried[1], moves // 2)
     return made if task.affords(made, old) else best
 
 
