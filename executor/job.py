@@ -19,6 +19,7 @@ class Job:
 
     Checkpoints go to `folder` (None: none) after `every` steps (0: only when asked to stop), the newest `keep` stay;
     `resume` is where to go on from. `manifest` is written into each checkpoint. `timeout` [s] of one collective.
+    `placement` has the layers of a placement.json (none: experts stay where their weights are).
     """
 
     entry: ClassVar[str] = "executor.train"
@@ -36,6 +37,7 @@ class Job:
     manifest: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 60.0
     progress: bool = False
+    placement: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)

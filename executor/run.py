@@ -23,8 +23,9 @@ from executor.saved import Saved
 from executor.shrink import Size, source, toml
 from planner.errors import Fault, InputError
 from planner.files import write
+from planner.place import read_slots
 from planner.plan import Plan, plan_json, provenance, strategy_json
-from planner.provenance import SCHEMA_VERSION, tool_version
+from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.record import Check, Record, Step
 
 WARM_UP = 3  # steps that don't count for the phases, where there are twice as many
@@ -37,7 +38,7 @@ class Options:
     """How to run: `ranks` (under torchrun: its own), `steps` in all, and what `executor.job.Job` explains.
 
     `out` is the folder for everything written; `check` compares with one process first; `restarts` after a failure;
-    `timeout` [s] of one collective.
+    `timeout` [s] of one collective; `placement` a placement.json of the proxy's experts.
     """
 
     ranks: int = 4
@@ -54,6 +55,7 @@ class Options:
     restarts: int = 0
     timeout: float = 60.0
     progress: bool = False
+    placement: Path | None = None
 
     @property
     def folder(self) -> Path | None:
@@ -89,7 +91,7 @@ def run(plan: Plan, options: Options, pool: Ranks | None = None) -> Outcome:
     job, made = _job(plan, options)
     own = pool or Ranks(options.ranks, timeout=options.timeout, backend=launch.BACKENDS[options.device])
     try:
-        check = _check(made, options, own) if options.check else None
+        check = _check(made, job, own) if options.check else None
         job, reports = persist(job, options, own, options.ranks, options.restarts)
     finally:
         if pool is None:
@@ -146,6 +148,7 @@ def _job(plan: Plan, options: Options) -> tuple[Job, Proxy]:
         },
         timeout=options.timeout,
         progress=options.progress,
+        placement=read_slots(options.placement, made.plan) if options.placement else (),
     )
     return job, made
 
@@ -158,23 +161,25 @@ def _written(made: Proxy, out: Path) -> Proxy:
     return replace(made, plan=plan)
 
 
-def _check(made: Proxy, options: Options, pool: Ranks) -> Check:
+def _check(made: Proxy, job: Job, pool: Ranks) -> Check:
     """Loss and gradients of one step against one process that trains the same."""
     from executor.check import check  # noqa: PLC0415  needs torch
+    from executor.parallel import Options as Ways  # noqa: PLC0415  needs torch
+    from executor.parallel.expert import slots_by_layer  # noqa: PLC0415  needs torch
 
-    setting = made.plan.setting
-    return check(pool, setting.model, made.plan.degrees, setting.choices, setting.workload, options.seed)
+    setting, ways = made.plan.setting, Ways(placement=slots_by_layer(job.placement))
+    return check(pool, setting.model, made.plan.degrees, setting.choices, setting.workload, job.seed, ways)
 
 
 def _outcome(made: Proxy, job: Job, reports: Sequence[Report], check: Check | None, options: Options) -> Outcome:
     """The record, written to --out."""
-    record = _record(made, job, reports, check)
+    record = _record(made, job, reports, check, options.placement)
     if options.out:
         write(options.out / "record.json", json.dumps(record.to_json(), indent=2, ensure_ascii=False) + "\n")
     return Outcome(record, made, any(report.stopped for report in reports))
 
 
-def _record(made: Proxy, job: Job, reports: Sequence[Report], check: Check | None) -> Record:
+def _record(made: Proxy, job: Job, reports: Sequence[Report], check: Check | None, placement: Path | None) -> Record:
     setting, degrees = made.plan.setting, made.plan.degrees
     steps = tuple(
         Step(
@@ -185,6 +190,7 @@ def _record(made: Proxy, job: Job, reports: Sequence[Report], check: Check | Non
         )
         for rows in zip(*(report.steps for report in reports), strict=True)
     )
+    placed = [fingerprint("placement", str(placement), job.placement)] if placement else []
     cold = WARM_UP if len(steps) > 2 * WARM_UP else 0
     corpus = load(setting.workload.seq_len, job.seed)
     text: dict[str, Any] = {
@@ -204,7 +210,7 @@ def _record(made: Proxy, job: Job, reports: Sequence[Report], check: Check | Non
         events=tuple(event for report in reports for event in report.events),
         provenance={
             "tool_version": tool_version(),
-            "inputs": [*provenance(made.large), *provenance(made.plan)],
+            "inputs": [*provenance(made.large), *provenance(made.plan), *placed],
             "device": job.device,
             "seed": job.seed,
             "learning_rate": job.learning_rate,

@@ -24,6 +24,8 @@ from executor.corpus import load
 from executor.device import device as find_device
 from executor.failures import DivergedError, RankError, told
 from executor.job import Done, Job, Report
+from executor.parallel import Options
+from executor.parallel.expert import slots_by_layer
 from executor.phases import events, work
 from executor.progress import Progress
 from executor.signals import Stop, stopping
@@ -124,6 +126,7 @@ class Run:
             device=self.device.kind,
             seed=job.seed,
             lr=job.learning_rate,
+            options=Options(placement=slots_by_layer(job.placement)),
         )
         self.corpus = load(setting.workload.seq_len, job.seed)
 

@@ -15,9 +15,10 @@ from planner.cost.layer import expert_linear_time
 from planner.errors import Fault, InputError
 from planner.layers.base import Linear
 from planner.model import Layer
-from planner.placement.base import Answer, Expert, Grid, Ints, Placement, Rates, Trace, check, half
-from planner.placement.portfolio import Task, place
+from planner.placement.base import Answer, Expert, Grid, Placement, Rates, Trace, check
+from planner.placement.portfolio import place_halves
 from planner.placement.series import Step
+from planner.placement.task import Task
 from planner.plan import Plan
 from planner.plan_file import read_json
 from planner.provenance import SCHEMA_VERSION, tool_version
@@ -88,24 +89,24 @@ def _routing(plan: Plan, trace: Trace, grid: Grid) -> Routing:
     rates, expert = rates_of(plan), expert_of(plan)
     some = np.unique(np.linspace(0, trace.ids.shape[0] - 1, LAYERS).astype(int))
     seq = np.arange(trace.tokens) if trace.seq is None else trace.seq
-    dealt = replace(trace, ids=trace.ids[some], src=_dealt(seq, grid.gpus), layers=())
+    halves = replace(trace, ids=trace.ids[some], seq=seq, layers=()).halves(SEED)
+    plan_half, test = (_dealt(part, grid.gpus) for part in halves)
     slots = -(-trace.experts // grid.gpus) * grid.gpus
     task = Task(slots, grid, rates, expert, trace.experts, seed=SEED, most=MOVES)
-    found = [answer.metrics for answer in place(dealt, task)]
+    found = [answer.metrics for answer in place_halves(plan_half, test, task)]
     imbalance = float(np.mean([each.balance for each in found]))
     if grid.nodes == 1 or trace.ids.shape[2] != plan.setting.model.topk:
         return Routing(imbalance)
     sent = float(np.mean([each.nic_bytes for each in found])) / (expert.hidden * rates.dispatch_bytes)
-    return Routing(imbalance, sent * grid.gpus / dealt.halves(SEED)[1].tokens)
+    return Routing(imbalance, sent * grid.gpus / test.tokens)
 
 
-def _dealt(seq: Ints, gpus: int) -> Ints:
-    """The source of each token: of either half of the sequences, in their order, each GPU gets as many tokens."""
-    src = np.zeros(seq.size, dtype=np.int64)
-    first = half(seq, SEED)
-    for chosen in (np.flatnonzero(first), np.flatnonzero(~first)):
-        src[chosen[np.argsort(seq[chosen], kind="stable")]] = np.arange(chosen.size) * gpus // chosen.size
-    return src
+def _dealt(part: Trace, gpus: int) -> Trace:
+    """The tokens in the order of their sequences on as many GPUs, each with as many of them."""
+    src = np.empty(part.tokens, dtype=np.int64)
+    order = np.arange(part.tokens) if part.seq is None else np.argsort(part.seq, kind="stable")
+    src[order] = np.arange(part.tokens) * gpus // max(part.tokens, 1)
+    return replace(part, src=src)
 
 
 def to_json(answers: list[Answer], experts: int, grid: Grid, seconds: float) -> Json:
@@ -161,10 +162,47 @@ def steps_json(names: Sequence[Path], steps: Sequence[Step]) -> Json:
 
 def read_placements(path: Path, experts: int, grid: Grid, layers: int) -> tuple[Placement, ...]:
     """The placements in a placement.json; InputError when they don't fit the experts, the grid or the layers."""
-    data = read_json(path)
-    rows = data.get("layers")
+    rows = read_json(path).get("layers")
     if not isinstance(rows, list) or len(rows) != layers:
         raise InputError(Fault(f"{path}: layers", f"expected {layers} of them, as the trace has"))
+    return _placements(path, rows, experts, grid)
+
+
+def read_slots(path: Path, plan: Plan) -> tuple[Json, ...]:
+    """The `layers` of a placement.json, for a run of `plan`; InputError with every way in which they don't fit it.
+
+    A placement of other experts, or for another group of GPUs, has no meaning for the plan, so it is never mapped.
+    """
+    data, model, ranks = read_json(path), plan.setting.model, int(plan.degrees.ep)
+    nodes, each, layers = (data.get(name) for name in ("nodes", "gpus_per_node", "layers"))
+    rows: list[Json] = layers if isinstance(layers, list) and all(isinstance(row, dict) for row in layers) else []
+    gpus = nodes * each if isinstance(nodes, int) and isinstance(each, int) else None
+    hint = "place the experts of the proxy that `plan run` writes to --out: plan place OUT/proxy.json"
+    faults = []
+    if ranks == 1:
+        faults.append(Fault(f"{path}", f"{plan.degrees.world} ranks run the plan with ep 1: there is nothing to place"))
+    if data.get("experts") != model.experts:
+        faults.append(Fault(f"{path}: experts", f"the run has {model.experts}", data.get("experts"), hint))
+    if gpus != ranks:
+        faults.append(Fault(f"{path}: nodes, gpus_per_node", f"the run has {ranks} ranks of ep", gpus, hint))
+    routed = [str(number) for number, kind in enumerate(model.order) if _routed_parts(model.kinds[kind])]
+    numbers = [str(row.get("layer")) for row in rows]
+    if not numbers or not set(numbers) <= set(routed):
+        faults.append(
+            Fault(f"{path}: layers", f"the run has experts in layers {', '.join(routed)}", ", ".join(numbers))
+        )
+    if faults:
+        raise InputError(*faults)
+    for number, placement in zip(numbers, _placements(path, rows, model.experts, Grid(ranks, 1)), strict=True):
+        if np.unique(np.bincount(placement.slot_gpu, minlength=ranks)).size > 1:
+            faults.append(Fault(f"{path}: layer {number}", "ranks run equally many slots each"))
+    if faults:
+        raise InputError(*faults)
+    return tuple(rows)
+
+
+def _placements(path: Path, rows: list[Json], experts: int, grid: Grid) -> tuple[Placement, ...]:
+    """The placements in the `layers` of a placement.json; InputError when they don't fit the experts or the grid."""
     found = []
     for number, row in enumerate(rows):
         try:

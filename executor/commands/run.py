@@ -24,6 +24,7 @@ from planner.record import Record
 TOLERANCE = 1e-5  # of loss and gradients against one process, in fp32
 INTERRUPTED = 130
 NONE = click.IntRange(min=0)
+FILE = click.Path(path_type=Path, dir_okay=False)
 RANKS = Count(1024)  # on one machine more tell nothing
 
 
@@ -46,6 +47,7 @@ RANKS = Count(1024)  # on one machine more tell nothing
 @click.option(
     "--timeout", type=Finite(1.0, 86400.0), default=60.0, show_default=True, help="Seconds a rank may be late."
 )
+@click.option("--placement", type=FILE, help="placement.json of the proxy's experts; else they stay in order.")
 @click.option("--dry-run", is_flag=True, help="Show the proxy, and train nothing.")
 @format_options
 def command(plan_file: Path, dry_run: bool, form: str, quiet: bool, **how: Any) -> int:  # noqa: FBT001
@@ -103,6 +105,7 @@ def _options(how: dict[str, Any], *, quiet: bool) -> Options:
         keep=how["keep"],
         restarts=how["max_restarts"],
         timeout=how["timeout"],
+        placement=how["placement"],
         progress=not quiet and sys.stderr.isatty(),
     )
 

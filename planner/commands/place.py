@@ -47,7 +47,7 @@ LOADS_ONLY = "one expert a token, as in a load snapshot: balance means something
 @click.option("--expert-hidden", type=COUNT, help="Inner size of an expert (the plan's).")
 @click.option("--groups", type=COUNT, default="1", help="Router groups of experts.")
 @click.option("--old", type=click.Path(path_type=Path, dir_okay=False), help="The placement in force.")
-@click.option("--budget", type=click.IntRange(0), help="Most slots of a layer that may change nodes.")
+@click.option("--budget", type=click.IntRange(0), help="Most slots of a layer that may change nodes (a third).")
 @click.option("--horizon", type=Finite(1.0), default=1e5, show_default=True, help="Passes that pay a move back.")
 @click.option("--per-batch", is_flag=True, help="The dispatcher splits replicas batch by batch.")
 @click.option("--nic", help=f"Bandwidth of one NIC (the plan's, else {DEFAULT.nic / 1e9:g} GB/s).")

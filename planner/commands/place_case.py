@@ -11,8 +11,8 @@ from planner.errors import Fault, InputError
 from planner.place import expert_of, grid_of, rates_of, read_placements, slots_in
 from planner.placement.base import Expert, Grid, Rates, Trace
 from planner.placement.io import read as read_trace
-from planner.placement.portfolio import Task
 from planner.placement.scenario import Router, make
+from planner.placement.task import Task
 from planner.plan import read as read_plan
 from planner.provenance import fingerprint
 

@@ -41,16 +41,30 @@ class Trace:
         return Trace(self.ids[:, chosen], self.src[chosen], self.experts, seq, self.layers)
 
     def halves(self, seed: int = 0) -> tuple[Trace, Trace]:
-        """Two halves by sequence (by token where sequences are unknown): to plan with, and to judge by."""
-        first = half(self.seq if self.seq is not None else np.arange(self.tokens), seed)
+        """Two halves by sequence (by token where sequences are unknown): to plan with, and to judge by.
+
+        Each source GPU has about as many tokens in either, or the busiest NIC would tell of the draw.
+        """
+        first = half(self.seq if self.seq is not None else np.arange(self.tokens), self.src, seed)
         return self.part(first), self.part(~first)
 
 
-def half(seq: Ints, seed: int) -> NDArray[np.bool_]:
-    """Every other sequence in a seeded order: True for the tokens of the first half."""
-    names, place = np.unique(seq, return_inverse=True)
-    chosen = np.zeros(names.size, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(names.size)[: (names.size + 1) // 2]] = True
+def half(seq: Ints, src: Ints, seed: int) -> NDArray[np.bool_]:
+    """True for the tokens of the first half: sequences in a seeded order, longest first, each to the half in which its
+    source GPU, then all of them, have fewer tokens so far.
+    """
+    _, found, place, size = np.unique(seq, return_index=True, return_inverse=True, return_counts=True)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(size.size)
+    order = order[np.argsort(-np.floor(2.0 * np.log2(size[order])), kind="stable")]  # about as long: at random
+    coin = np.where(rng.random(size.size) < 0.5, 1, -1).tolist()
+    lead, ahead = [0] * (int(src.max(initial=0)) + 1), 0  # tokens that the first half has more
+    chosen = np.zeros(size.size, dtype=bool)
+    for each, source, tokens in zip(order.tolist(), src[found[order]].tolist(), size[order].tolist(), strict=True):
+        sign = 1 if (lead[source] or ahead or coin[each]) < 0 else -1
+        chosen[each] = sign > 0
+        lead[source] += sign * tokens
+        ahead += sign * tokens
     return np.asarray(chosen[place])
 
 

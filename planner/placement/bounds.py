@@ -2,21 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
-from planner.placement.base import Floats, Ints
+from planner.placement.base import Floats, Grid, Ints, Placement
+from planner.placement.evaluate import serve
+from planner.placement.relax import Rooms, visits_bound
 from planner.placement.replicas import bound_level
 
 STEPS = 60  # Frank-Wolfe iterations; the bound holds after any number of them
 
 
+def bounds_of(placement: Placement, ids: Ints, experts: int, grid: Grid, *, in_turn: bool) -> dict[str, float]:
+    """Lower bounds for `ids` [tokens, topk]: of balance, and of nodes per token.
+
+    `nodes_per_token` holds for every placement with these numbers of replicas, whichever of them serves a token.
+    `nodes_per_token_alike`, where replicas serve `in_turn`, for placements whose replicas take the turns that they take
+    here and whose fullest node has no more load than the fullest here.
+    """
+    load = np.bincount(ids.ravel(), minlength=experts).astype(float)
+    replicas = np.bincount(placement.slot_expert, minlength=experts)
+    node = placement.slot_gpu // grid.gpus_per_node
+    room = np.bincount(node, minlength=grid.nodes)
+    slots = serve(placement, ids, experts)
+    items = np.argsort(np.argsort(placement.slot_expert, kind="stable"), kind="stable")[slots]
+    alike = Rooms(grid.nodes, int(room.min()), int(room.max()), float(np.bincount(node[slots].ravel()).max()))
+    found = {"balance": balance_bound(load, placement.slots, grid.gpus)}
+    if placement.slots == experts:
+        found["nodes_per_token"] = visits_bound(items, placement.slots, replace(alike, cap=np.inf))
+    else:
+        found["nodes_per_token"] = nodes_bound(ids, experts, int(room.max()), replicas)
+    if in_turn:
+        found["nodes_per_token_alike"] = max(found["nodes_per_token"], visits_bound(items, placement.slots, alike))
+    return found
+
+
 def balance_bound(load: Floats, slots: int, gpus: int) -> float:
     """Least largest-over-mean GPU load for `load` [experts] on `slots` slots, however replicas share.
 
-    A replica carries at most the load L of the fullest GPU, so Σ ceil(load / L) <= slots.
+    A replica carries at most the load L of the fullest GPU, so Σ ceil(load / L) <= slots. GPUs have slots // gpus slots
+    at least: without replicas, the heaviest expert has as many others beside it.
     """
     mean = float(load.sum()) / gpus
-    return max(bound_level(load, slots), mean) / mean
+    least = max(bound_level(load, slots), mean)
+    if slots == load.size:
+        beside = np.sort(load)[: max(slots // gpus - 1, 0)]
+        least = max(least, float(load.max() + beside.sum()))
+    return least / mean
 
 
 def nodes_bound(ids: Ints, experts: int, per_node: int, replicas: Ints) -> float:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.placement.anneal import Problem, Weights, anneal
 from planner.placement.base import Floats, Grid, Ints, Placement, even
@@ -22,6 +23,19 @@ class Tokens:
     load: Floats
 
 
+@dataclass(frozen=True)
+class Stay:
+    """What a search from a placement in force keeps to: `count` replicas of each expert [experts], at most `fetches`
+    experts on nodes that have to fetch them, each at a `price` in visited nodes. `items` as `served` by these replicas.
+    """
+
+    old: Placement
+    count: Ints
+    items: Ints
+    fetches: int
+    price: float
+
+
 def tokens_of(ids: Ints, experts: int, seed: int) -> Tokens:
     """At most `SAMPLE` of the tokens for the search, the loads of all."""
     load = np.bincount(ids.ravel(), minlength=experts).astype(float)
@@ -34,6 +48,11 @@ def items_of(tokens: Tokens, slots: int, grid: Grid) -> Ints:
     """The expert of each item [slots]: replicas for the least load per replica."""
     count = replica_counts(tokens.load, slots, grid.gpus)
     return np.repeat(np.arange(count.size), count)
+
+
+def served(tokens: Tokens, expert: Ints) -> Ints:
+    """The item that serves each choice [tokens, topk] when those of an expert (`expert` [items]) take turns."""
+    return serve(even(expert, np.arange(expert.size)), tokens.ids, tokens.load.size)
 
 
 def balanced(tokens: Tokens, slots: int, grid: Grid) -> Placement:
@@ -77,24 +96,33 @@ def joint(
     heat: float = 1.0,
     *,
     linked: bool = False,
-    replicas: Ints | None = None,
+    stay: Stay | None = None,
 ) -> Placement:
     """Search from `start` for few nodes per token and even loads.
 
     `linked`: replicas stand on different nodes and every GPU gets one if it can, so that a dispatcher that splits
-    tokens per batch can level all loads. `replicas`: the expert of each slot [slots] where it is settled.
+    tokens per batch can level all loads. `stay`: a placement in force, and what leaving it costs.
     """
-    expert = items_of(tokens, slots, grid) if replicas is None else np.sort(replicas)
+    expert = items_of(tokens, slots, grid) if stay is None else np.repeat(np.arange(stay.count.size), stay.count)
     load = _item_load(expert, tokens.load)
     node = start_nodes(start, expert, load, grid)
     if grid.nodes > 1:
-        placed = even(expert, np.arange(expert.size))
-        items = serve(placed, tokens.ids, tokens.load.size)
+        items = served(tokens, expert) if stay is None else stay.items
         apart = -(-int(np.bincount(expert).max()) // grid.nodes)  # as far from each other as they can stand
         problem = Problem(items, expert, grid.nodes, apart if linked else grid.gpus_per_node)
+        if stay is not None:
+            problem = replace(problem, home=_held(stay.old, expert, grid), fetches=stay.fetches)
+            weights = replace(weights, keep=stay.price)
         node = anneal(problem, node, weights, moves, seed, heat)
     gpu = _gpus(node, load, expert, grid)
     return ordered(expert, _linked(gpu, load, expert, grid) if linked else gpu)
+
+
+def _held(placement: Placement, expert: Ints, grid: Grid) -> NDArray[np.bool_]:
+    """Which node holds which expert [nodes, experts]."""
+    found = np.zeros((grid.nodes, int(expert.max()) + 1), dtype=bool)
+    found[placement.slot_gpu // grid.gpus_per_node, placement.slot_expert] = True
+    return found
 
 
 def _gpus(node: Ints, load: Floats, expert: Ints, grid: Grid) -> Ints:

@@ -3,118 +3,128 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
 from planner.placement import eplb
 from planner.placement.align import align
 from planner.placement.anneal import Weights
-from planner.placement.base import Answer, Expert, Grid, Ints, Metrics, Placement, Rates, Trace, even, half
-from planner.placement.bounds import balance_bound, nodes_bound
+from planner.placement.base import Answer, Metrics, Placement, Trace, even
+from planner.placement.bounds import bounds_of
 from planner.placement.costs import migration, replica_sync
 from planner.placement.evaluate import evaluate, measure
 from planner.placement.joint import Tokens, balanced, joint, tokens_of
 from planner.placement.replicas import apart
 from planner.placement.split import poured, serve
+from planner.placement.task import Task
+from planner.placement.warm import warm
 
 Progress = Callable[[str, int, int], None]
 
-WEIGHTS = (Weights(0.0, 1.0), Weights(0.0, 2.0), Weights(0.0, 4.0), Weights(0.5, 0.5), Weights(0.5, 1.0))
+WEIGHTS = tuple(
+    Weights(visits, load)
+    for visits, load in ((0.0, 1.0), (0.0, 2.0), (0.0, 4.0), (0.0, 8.0), (0.5, 0.5), (0.5, 1.0), (1.0, 1.0))
+)
 JUDGED = 6  # layers that the choice of the algorithm looks at
-MOVES, MOST_MOVES = 1_500, 400_000  # trial swaps per slot, and at most
-ALIKE = 0.01  # of time: of members that differ by less, the one of evenest loads is chosen where nothing has to move
-NOISE = 0.02  # of an item's visits: a move that saves less is not worth a fetch
+MOVES = 1_500  # trial swaps per slot
+SLACK = 0.015  # of balance
+ALIKE, FEWER = 0.01, 0.003  # of time: members that differ by less are told apart by balance, or by moves
 HEAT = 1.0
-DEARER = (1.0, 4.0, 16.0, 64.0)  # moves of a warm search, until a budget suffices
 
 
-@dataclass(frozen=True)
-class Task:
-    """What is asked: `slots` on `grid`, router `groups` (1: none), an `old` placement per layer or none.
+class Trial(NamedTuple):
+    """What a member costs on tokens that it has not seen: seconds a pass, balance, slots moved between nodes."""
 
-    A migration is paid back over `horizon` passes through the layer and may move at most `budget` slots between nodes
-    (None: any number); gradients of replicas are summed once per `micro_batches` passes. `per_batch`: the dispatcher
-    splits each batch over the replicas by its own loads (see `split`), which metrics then show. `most` trial swaps a
-    layer.
-    """
-
-    slots: int
-    grid: Grid
-    rates: Rates
-    expert: Expert
-    experts: int
-    groups: int = 1
-    old: tuple[Placement, ...] | None = None
-    budget: int | None = None
-    horizon: float = 1e5
-    micro_batches: int = 64
-    per_batch: bool = False
-    seed: int = 0
-    most: int = MOST_MOVES
+    cost: float
+    balance: float
+    moved: float
 
 
 def place(trace: Trace, task: Task, progress: Progress | None = None) -> list[Answer]:
     """One answer a layer, planned on one half of the trace's sequences and judged on the other."""
-    plan, test = trace.halves(task.seed)
+    return place_halves(*trace.halves(task.seed), task, progress)
+
+
+def place_halves(plan: Trace, test: Trace, task: Task, progress: Progress | None = None) -> list[Answer]:
+    """As `place`, planned on `plan` and judged on `test`."""
     say = progress or (lambda _what, _done, _of: None)
     algorithm = choose(plan, task, say)
     answers = []
-    for layer in range(trace.ids.shape[0]):
-        say("placing layers", layer, trace.ids.shape[0])
+    for layer in range(plan.ids.shape[0]):
+        say("placing layers", layer, plan.ids.shape[0])
         tokens = tokens_of(plan.ids[layer], task.experts, task.seed)
         placement, name = members(tokens, task, layer, task.most)[algorithm](), algorithm
-        if task.old and not _affordable(placement, task.old[layer], task):
+        if task.old and not task.affords(placement, task.old[layer]):
             placement, name = task.old[layer], "old"
         answers.append(judged(placement, plan, test, task, layer, name))
     return answers
 
 
 def choose(plan: Trace, task: Task, say: Progress) -> str:
-    """The member with the least time on planning tokens that it has not seen, over some layers; never above EPLB's."""
-    first = half(plan.seq if plan.seq is not None else np.arange(plan.tokens), task.seed + 1)
-    fit, judge = plan.part(first), plan.part(~first)
+    """The member of the portfolio for all layers, by trials on planning tokens alone.
+
+    Each half of them judges what members make of the other, on some layers.
+    """
+    trials: dict[str, list[Trial]] = {}
+    halves = plan.halves(task.seed + 1)
     layers = np.unique(np.linspace(0, plan.ids.shape[0] - 1, JUDGED).astype(int))
-    cost: dict[str, list[float]] = {}
-    balance: dict[str, list[float]] = {}
     for step, layer in enumerate(layers):
         say("choosing an algorithm", step, layers.size)
-        tokens = tokens_of(fit.ids[layer], task.experts, task.seed)
-        for name, make in members(tokens, task, int(layer), task.most // 4).items():
-            placement = make()
-            found = metrics_of(placement, judge, task, int(layer))
-            cost.setdefault(name, []).append(_cost(placement, found, task, int(layer)))
-            balance.setdefault(name, []).append(found.balance)
-    mean = {name: float(np.mean(values)) for name, values in cost.items()}
-    fullest = {name: float(np.mean(values)) for name, values in balance.items()}
-    known = [name for name in mean if name.startswith("eplb") and np.isfinite(mean[name])]
-    alike = 1.0 if task.old else 1.0 + ALIKE
-    limit = min([min(mean.values()) * alike, *(mean[name] for name in known)])
-    return min((name for name in mean if mean[name] <= limit), key=fullest.__getitem__)
+        for fit, judge in (halves, halves[::-1]):
+            tokens = tokens_of(fit.ids[layer], task.experts, task.seed)
+            for name, make in members(tokens, task, int(layer), task.most // 4).items():
+                trials.setdefault(name, []).append(_trial(make(), judge, task, int(layer)))
+    mean = {name: Trial(*np.mean(found, axis=0).tolist()) for name, found in trials.items()}
+    return pick(mean, 2.0 * task.rates.alpha, warm=task.old is not None)
+
+
+def pick(trials: dict[str, Trial], fixed: float, *, warm: bool) -> str:
+    """The member to take, from the mean trial of each, of which `fixed` [s] cannot be saved: none slower than EPLB.
+
+    Loads less even than those of the faster of these by more than `SLACK` count as that much more time: the fullest GPU
+    also needs memory for them. Of members that cost about the same, the one with the evenest loads is taken, or from a
+    placement in force that of fewest moves.
+    """
+    known = [name for name in trials if name.startswith("eplb") and np.isfinite(trials[name].cost)]
+    even = trials[min(known, key=lambda name: trials[name].cost)].balance + SLACK if known else np.inf
+    cost = {name: (trial.cost - fixed) * (1.0 + max(trial.balance - even, 0.0)) for name, trial in trials.items()}
+    limit = min(cost.values()) * (1.0 + (FEWER if warm else ALIKE))
+    pool = [name for name in trials if cost[name] <= limit]
+    pool = [name for name in pool if all(trials[name].cost <= trials[other].cost for other in known)] or known
+    return min(pool, key=lambda name: trials[name].moved if warm else trials[name].balance)
 
 
 def members(tokens: Tokens, task: Task, layer: int, most: int) -> dict[str, Callable[[], Placement]]:
     """The portfolio for one layer by name; each makes its placement when called."""
+    moves = min(MOVES * task.slots, most)
+    found: dict[str, Callable[[], Placement]] = {}
+    if task.old is None or task.allowed >= task.slots:
+        found = _cold(tokens, task, moves)
+    if task.old is None:
+        return found
+    old = task.old[layer]
+    found = {"old": partial(_same, old), **{name: partial(_aligned, make, old, task) for name, make in found.items()}}
+    for w in WEIGHTS:
+        found[f"warm {w.visits:g}/{w.load:g}"] = partial(warm, tokens, task, old, w, moves)
+    return found
+
+
+def _cold(tokens: Tokens, task: Task, moves: int) -> dict[str, Callable[[], Placement]]:
+    """The members that start from nothing."""
     known = baselines(tokens, task)
     first = next(reversed(known.values()), None) or balanced(tokens, task.slots, task.grid)
-    search = partial(joint, tokens, task.slots, task.grid, moves=min(MOVES * task.slots, most))
-    search = partial(search, seed=task.seed, linked=task.per_batch)
     found: dict[str, Callable[[], Placement]] = {
         name: partial(_spread, made, tokens, task) for name, made in known.items()
     }
     found["balanced"] = partial(balanced, tokens, task.slots, task.grid)
-    for w in WEIGHTS:
-        found[f"joint {w.visits:g}/{w.load:g}"] = partial(search, first, w, heat=HEAT)
-    if task.old is None:
-        return found
-    old = task.old[layer]
-    for w in WEIGHTS:
-        found[f"warm {w.visits:g}/{w.load:g}"] = partial(_warm, search, tokens, task, old, w)
-    renamed: dict[str, Callable[[], Placement]] = {
-        name: partial(_aligned, make, old, task) for name, make in found.items()
-    }
-    return {**renamed, "old": partial(_same, old)}
+    for w in WEIGHTS if tokens.ids.shape[1] > 1 else ():
+        found[f"joint {w.visits:g}/{w.load:g}"] = partial(
+            joint, tokens, task.slots, task.grid, first, w, moves, task.seed, HEAT, linked=task.per_batch
+        )
+    return found
 
 
 def _same(placement: Placement) -> Placement:
@@ -128,34 +138,8 @@ def _spread(placement: Placement, tokens: Tokens, task: Task) -> Placement:
     return even(expert, apart(load, expert, placement.slot_gpu, task.grid.gpus))
 
 
-def _warm(search: Callable[..., Placement], tokens: Tokens, task: Task, old: Placement, w: Weights) -> Placement:
-    """Downhill from `old`; for a budget, moves are made dearer and then replicas left as they are until it suffices."""
-    keep = _keep(tokens, task)
-    for kept in (None, old.slot_expert) if old.slots == task.slots else (None,):
-        for factor in DEARER:
-            made = search(old, replace(w, keep=keep * factor), heat=0.0, replicas=kept)
-            made = align(made, old, task.experts, task.grid)
-            if _affordable(made, old, task):
-                return made
-    return old
-
-
-def _affordable(placement: Placement, old: Placement, task: Task) -> bool:
-    """Whether no more slots change nodes than the task's budget allows."""
-    if task.budget is None:
-        return True
-    return migration(old, placement, task.grid, task.rates, task.expert).between_nodes <= task.budget
-
-
 def _aligned(make: Callable[[], Placement], old: Placement, task: Task) -> Placement:
     return align(make(), old, task.experts, task.grid)
-
-
-def _keep(tokens: Tokens, task: Task) -> float:
-    """What moving an expert between nodes costs, in visited nodes of the planning tokens."""
-    visit = task.expert.hidden * (task.rates.dispatch_bytes + task.rates.combine_bytes) / task.rates.nic
-    fetch = task.expert.parameters * (task.expert.param_bytes + task.expert.optimizer_bytes) / task.rates.nic
-    return fetch / task.horizon / visit + NOISE * tokens.ids.size / task.slots
 
 
 def baselines(tokens: Tokens, task: Task) -> dict[str, Placement]:
@@ -179,42 +163,31 @@ def metrics_of(placement: Placement, trace: Trace, task: Task, layer: int) -> Me
     return measure(slots, placement, trace.src, grid, task.rates, task.expert)
 
 
-def _cost(placement: Placement, found: Metrics, task: Task, layer: int) -> float:
-    """Time of the layer [s] with its share of migration and of the replicas' gradients."""
-    total = found.layer_s + replica_sync(placement, task.grid, task.rates, task.expert) / task.micro_batches
+def _trial(placement: Placement, judge: Trace, task: Task, layer: int) -> Trial:
+    """What `placement` costs on the tokens of `judge`, replicas' gradients and moves shared out over passes."""
+    found = metrics_of(placement, judge, task, layer)
+    cost = found.layer_s + replica_sync(placement, task.grid, task.rates, task.expert) / task.micro_batches
     if task.old is None:
-        return total
-    if not _affordable(placement, task.old[layer], task):
-        return float("inf")
+        return Trial(cost, found.balance, 0.0)
     moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
-    return total + moved.seconds / task.horizon
+    afforded = moved.between_nodes <= task.allowed
+    return Trial(cost + moved.seconds / task.horizon if afforded else np.inf, found.balance, float(moved.between_nodes))
 
 
 def judged(placement: Placement, plan: Trace, test: Trace, task: Task, layer: int, algorithm: str) -> Answer:
     """The answer that `placement` is for one layer, judged on `test`; baselines are planned on `plan`."""
     tokens = tokens_of(plan.ids[layer], task.experts, task.seed)
-    replicas = np.bincount(placement.slot_expert, minlength=task.experts)
-    per_node = int(np.bincount(placement.slot_gpu // task.grid.gpus_per_node).max())
     moved = None
     if task.old is not None:
         moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
     static = replace(task, per_batch=False)
-    test_load = np.bincount(test.ids[layer].ravel(), minlength=task.experts).astype(float)
     return Answer(
         layer=int(plan.layers[layer]) if plan.layers else layer,
         placement=placement,
         metrics=metrics_of(placement, test, task, layer),
         baseline={name: metrics_of(made, test, static, layer) for name, made in baselines(tokens, task).items()},
-        bounds={
-            "balance": balance_bound(test_load, task.slots, task.grid.gpus),
-            "nodes_per_token": nodes_bound(_some(test.ids[layer]), task.experts, per_node, replicas),
-        },
+        bounds=bounds_of(placement, test.ids[layer], task.experts, task.grid, in_turn=not task.per_batch),
         algorithm=algorithm,
         moved=moved.moved if moved else 0,
         moved_between_nodes=moved.between_nodes if moved else 0,
     )
-
-
-def _some(ids: Ints, most: int = 16_384) -> Ints:
-    """Tokens enough for a bound: evenly spaced ones."""
-    return ids if ids.shape[0] <= most else ids[np.linspace(0, ids.shape[0] - 1, most).astype(int)]

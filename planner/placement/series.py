@@ -9,7 +9,8 @@ import numpy as np
 
 from planner.placement.base import Answer, Placement, Trace
 from planner.placement.costs import migration
-from planner.placement.portfolio import Progress, Task, judged, metrics_of, place
+from planner.placement.portfolio import Progress, judged, metrics_of, place
+from planner.placement.task import Task
 
 
 @dataclass(frozen=True)

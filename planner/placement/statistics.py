@@ -10,9 +10,10 @@ import numpy as np
 from planner.placement.base import Answer, Floats, Grid, Ints, Placement, Trace, even
 from planner.placement.evaluate import serve
 from planner.placement.joint import tokens_of
-from planner.placement.portfolio import Task, baselines
+from planner.placement.portfolio import baselines
 from planner.placement.split import poured
 from planner.placement.split import serve as serve_batch
+from planner.placement.task import Task
 
 SHOWN, SEEN = 256, 32_768  # experts in the picture of co-activation, the busiest; tokens that it is counted from
 BLOCKS = 256  # stretches of a trace without sequences

@@ -81,6 +81,7 @@ def test_the_balance_bound_is_never_above_the_best_placement(seed):
         ([6.0, 1, 1], 3, 2, 1.5),  # nobody helps the expert of load 6
         ([6.0, 1, 1], 4, 2, 1.0),  # a second replica does
         ([1.0] * 8, 8, 4, 1.0),
+        ([9.0, 1, 1, 1, 2, 2], 6, 2, 11 / 8),  # no replicas, three experts a GPU: two of load 1 stand beside 9
         ([10.0, 2, 2, 2], 5, 4, 1.25),  # two replicas of 5 against a mean of 4
     ],
 )

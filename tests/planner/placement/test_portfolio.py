@@ -9,7 +9,8 @@ from planner.placement import portfolio
 from planner.placement.base import Grid, Trace, check
 from planner.placement.costs import migration
 from planner.placement.evaluate import evaluate
-from planner.placement.portfolio import Task, place
+from planner.placement.portfolio import place
+from planner.placement.task import Task
 from tests.planner.placement import toys
 
 GRID = Grid(4, 2)

@@ -8,8 +8,9 @@ import pytest
 from planner.placement.base import Expert, Grid, check
 from planner.placement.costs import migration
 from planner.placement.evaluate import evaluate
-from planner.placement.portfolio import Task, place
+from planner.placement.portfolio import place
 from planner.placement.series import follow
+from planner.placement.task import Task
 from tests.planner.placement import toys
 
 GRID = Grid(4, 2)

@@ -5,8 +5,9 @@ import pytest
 
 from planner.placement.base import Grid, even
 from planner.placement.costs import migration
-from planner.placement.portfolio import Task, place
+from planner.placement.portfolio import place
 from planner.placement.statistics import _coactivation, drift, migrations, noise_floor, statistics, traffic
+from planner.placement.task import Task
 from tests.planner.placement import toys
 
 GRID = Grid(4, 2)
