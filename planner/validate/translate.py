@@ -42,9 +42,8 @@ STACKS = (
 )
 EARLY_MOE = re.compile(r"NeMo (24|25\.0[0-7])")
 VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded as Megatron-LM does
-A2A_OVERLAP = (
-    0.5  # of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it
-)
+A2A_OVERLAP = 0.5
+"""Of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it."""
 WHOLE_GRAPH, PART_GRAPH, ROUTER_GRAPH = 0.97, 0.7, 0.25
 """Share of the launches in a graph of the iteration (not the optimizer), of attention and router, of the router."""
 MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
@@ -70,15 +69,14 @@ def translate(row: Row) -> Plan:
     workload = _workload(row, dp)
     zero, replicas = _zero(row, dp * axes["cp"])
     micro_batch = _micro_batch(row, axes, dp, workload.global_batch)
-    degrees = Degrees(where.gpus, micro_batch=micro_batch, replicas=replicas, **axes)
+    degrees = Degrees(where.gpus, micro_batch=micro_batch or 1, replicas=replicas, **axes)
     choices = _choices(row, axes, zero)
     case = Case(model, where, workload, choices, degrees)
     faults = [fault for fault in broken(case) if fault.where not in FORGIVEN]
     if faults:
         raise Refused("; ".join(fault.expected for fault in faults))
     setting = Setting(model, where, workload, choices, _stack(row))
-    silent = row["parallel"].get("mbs") is None and row["parallel"].get("grad_accum") is None
-    if silent and not model.experts:
+    if micro_batch is None and not model.experts:
         degrees = _best(setting, degrees, dp)
     return Plan(row["id"], where.name, setting, degrees)
 
@@ -132,13 +130,15 @@ def _axes(row: Row, world: int) -> tuple[dict[str, int], int]:
     return axes, world // (axes["tp"] * axes["pp"] * axes["cp"])
 
 
-def _micro_batch(row: Row, axes: dict[str, int], dp: int, global_batch: int) -> int:
-    """The stated micro-batch, else what the gradient accumulation leaves, else 1."""
+def _micro_batch(row: Row, axes: dict[str, int], dp: int, global_batch: int) -> int | None:
+    """The stated micro-batch, else what the gradient accumulation leaves; None where nothing tells."""
     p = row["parallel"]
     steps = p.get("grad_accum")
     if steps is None and axes["pp"] > 1 and "torchtitan" in str(row.get("framework")):
         steps = axes["pp"]  # torchtitan's default number of pipeline micro-batches
-    return int(p.get("mbs") or (max(global_batch // (dp * steps), 1) if steps else 1))
+    if p.get("mbs"):
+        return int(p["mbs"])
+    return max(global_batch // (dp * int(steps)), 1) if steps else None
 
 
 def _choices(row: Row, axes: dict[str, int], zero: int) -> Choices:

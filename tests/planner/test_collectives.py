@@ -145,6 +145,17 @@ def test_deduplication_saves_bytes_between_nodes(size):
     assert found >= tokens * width * distinct(size / 8, topk) * (1 - 8 / size) / nic * (1 - 1e-9)
 
 
+@given(size=st.sampled_from([16, 64, 512]))
+def test_a_plain_all_to_all_sends_every_copy(size):
+    """Not merged, all copies cross the network whose experts lie outside the node; merged, fewer do."""
+    tokens, width, topk = 1e6, 14336.0, 8
+    nic = TIERS[1].bandwidth * TIERS[1].efficiency
+    way = where(size)
+    plain = all_to_all(tokens, width, topk, way, merged=False) - all_to_all(0.0, width, topk, way, merged=False)
+    assert plain == pytest.approx(tokens * width * topk * (1 - 8 / size) / nic)
+    assert plain > all_to_all(tokens, width, topk, way) - all_to_all(0.0, width, topk, way)
+
+
 @pytest.mark.parametrize("operation", [all_gather, ring_all_reduce, dispatch], ids=lambda f: f.__name__)
 def test_leaving_a_node_costs(operation):
     """The same volume takes longer once the group spans nodes."""

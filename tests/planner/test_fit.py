@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwprofiles import load as load_profile
 from planner import fitted, stack
 from planner.fit.__main__ import toml
-from planner.fit.problem import CLOCK, PARAMETERS, load
-from planner.fit.solve import errors, layout_of, solve
+from planner.fit.problem import CLOCK, HOST, KIN, PARAMETERS, load
+from planner.fit.solve import errors, fit, layout_of, solve
 
 RUNS = Path(__file__).parents[1] / "published" / "runs.yaml"
 
@@ -40,11 +41,37 @@ def test_planted_mechanisms_are_recovered(runs):
 
 
 def test_the_file_is_read_back(runs):
-    """The TOML that a fit writes holds each mechanism of each stack, and the clocks."""
+    """The TOML that a fit writes holds each mechanism of each stack, the clocks, and stacks that no run shows."""
     layout = layout_of(runs)
-    data = tomllib.loads(toml(runs, layout, layout.prior(), "none"))
+    vector, spread = fit(runs, layout, layout.prior(), layout.prior(), rounds=1)
+    data = tomllib.loads(toml(runs, layout, vector, spread, "none"))
     assert set(data["stacks"]["nemo"]) == {p.name for p in PARAMETERS}
-    assert set(data["sustained"]) == {run.generation for run in runs} | {"all"}
+    assert {"hai-llm", "megatron-core"} <= set(data["stacks"])
+    for gpu, form in layout.clocks:
+        assert CLOCK.low <= data["sustained"][gpu][form] <= CLOCK.high
+
+
+def test_standard_errors_shrink_with_runs(runs):
+    """What runs show has a smaller error than its prior; what none shows keeps it."""
+    layout = layout_of(runs)
+    _, spread = fit(runs, layout, layout.prior(), layout.prior(), rounds=1)
+    names = [p.name for p in PARAMETERS]
+    assert spread[names.index("pointwise_traffic")] < 0.9 * PARAMETERS[names.index("pointwise_traffic")].sigma
+    assert spread[names.index("expert_gap")] == pytest.approx(PARAMETERS[names.index("expert_gap")].sigma, rel=1e-3)
+
+
+def test_kin_are_expected_to_deviate_alike(runs):
+    """A stack without runs moves as far from its file as its family did, times their kinship; strangers don't move."""
+    layout = layout_of(runs)
+    moved = layout.prior()
+    moved[0] += 0.5
+    stated = stack.prior("hai-llm")["pointwise_traffic"]
+    assert layout.expected_stack("hai-llm", moved)["pointwise_traffic"] == pytest.approx(stated * np.exp(KIN * 0.5))
+    assert layout.expected_stack("jax-xla", moved)["pointwise_traffic"] == stack.prior("jax-xla")["pointwise_traffic"]
+    clocks = layout.prior()
+    clocks[layout.block : -1] = np.log(0.9)
+    assert layout.expected_clock("tpu", clocks) == 1.0
+    assert 0.9 < layout.expected_clock(runs[0].plan.setting.gpu.generation, clocks) < 0.95
 
 
 def test_fitted_values_are_within_their_meaning():
@@ -52,13 +79,20 @@ def test_fitted_values_are_within_their_meaning():
     table = fitted.table()
     for name, values in table["stacks"].items():
         for p in PARAMETERS:
-            assert p.low <= values[p.name] <= p.high, f"{name} {p.name}"
+            assert p.low * 0.999 <= values[p.name] <= p.high * 1.001, f"{name} {p.name}"
             assert getattr(stack.load(name), p.name) == values[p.name]
-    assert all(CLOCK.low <= value <= CLOCK.high for value in table["sustained"].values())
+    assert HOST.low <= table["host_pace"] <= HOST.high
+    for value in table["sustained"].values():
+        for clock in value.values() if isinstance(value, dict) else [value]:
+            assert CLOCK.low <= clock <= CLOCK.high * 1.001
 
 
-def test_what_was_not_seen_keeps_its_prior():
-    """A generation without runs takes the clock of all; a stack without runs its own file."""
-    assert fitted.sustained("tpu") == fitted.table()["sustained"]["all"]
-    assert fitted.of_stack("hai-llm") == {}
+def test_what_was_not_seen_takes_what_its_kin_show():
+    """A format or a GPU without runs takes the clock of its generation, that of all when there is none."""
+    table = fitted.table()["sustained"]
+    h100 = load_profile.gpu("h100-sxm")
+    assert fitted.sustained(h100, "fp8") == table["h100-sxm"]["fp8"]
+    assert fitted.sustained(h100, "fp4") == table["hopper"]
+    assert fitted.sustained(load_profile.gpu("tpu-v5p"), "bf16") == table["all"]
+    assert fitted.of_stack("torch-eager") == {}
     assert stack.load("hai-llm").expert_overlap == 1.0

@@ -1,0 +1,59 @@
+"""What the host and its attention kernel cost."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from planner.cost.layer import layer_time
+from planner.estimate import estimate
+from planner.strategy import Degrees
+from tests.planner.models import DENSE, setting
+
+ONE = Degrees(8, tp=1)
+
+
+def with_stack(**fields):
+    """The small dense setting with mechanisms of its stack replaced."""
+    where = setting(DENSE)
+    return replace(where, stack=replace(where.stack, **fields))
+
+
+def test_a_slow_host_is_a_floor():
+    """Launches hide behind a busy GPU; where they take longer than its work, a layer takes as long as they do."""
+    layer = setting(DENSE).model.kinds[0]
+    quick, cheap, dear = (layer_time(layer, with_stack(launch_cost=cost), ONE) for cost in (0.0, 1e-7, 1.0))
+    assert cheap.total == pytest.approx(quick.total, rel=1e-3)
+    parts = sum(type(part).__name__ in {"Linear", "Pointwise", "Core"} for part in layer.parts)
+    matrices = sum(type(part).__name__ == "Linear" for part in layer.parts)
+    assert dear.total == pytest.approx(2 * parts + matrices, rel=1e-2)
+
+
+def test_the_host_waits_alike_for_one_plan_and_many():
+    """Scalar and batch agree bit for bit."""
+    where = with_stack(launch_cost=1e-4)
+    many = estimate(where, Degrees(np.array([8, 8]), tp=np.array([1, 2]))).step.total
+    each = [float(estimate(where, Degrees(8, tp=tp)).step.total) for tp in (1, 2)]
+    assert many.tolist() == each
+
+
+def test_an_older_attention_kernel_is_slower():
+    """FlashAttention-1 takes twice the time of its successor, and that more than the profile's kernel on Hopper."""
+    kernels = ("profile", "flash-attention-2", "flash-attention-1")
+    rates = [with_stack(attention_kernel=name).attention_rate for name in kernels]
+    assert rates[0] > rates[1] > rates[2]
+    assert rates[1] == pytest.approx(2 * rates[2])
+
+
+def test_unaligned_heads_leave_the_tensor_cores():
+    """Unfused attention over 108 channels a head is much slower than over 112."""
+    where = with_stack(flash_attention=False)
+    heads = [replace(DENSE, heads=16, kv_heads=16, head_dim=width) for width in (108, 112)]
+    slow, fast = (replace(setting(model), stack=where.stack) for model in heads)
+    assert estimate(slow, ONE).step.compute > 1.2 * estimate(fast, ONE).step.compute
+
+
+def test_broadcasts_from_each_rank_add_up():
+    """What a stack loses per rank that shards the states grows with their number."""
+    few, many = (float(estimate(with_stack(rank_gap=1e-3), Degrees(n)).step.host) for n in (8, 16))
+    assert many - few == pytest.approx(8e-3)
