@@ -79,4 +79,4 @@ def test_fetches_that_cost_more_than_they_save_are_not_made():
 )
 def test_the_member_that_is_taken(trials, warm_start, taken):
     """Time first; loads less even than EPLB's count as time; then evenness, or few moves from a placement in force."""
-    assert pick({name: Trial(*trial) for name, trial in trials.items()}, 1.0, warm=warm_start) == taken
+    assert pick({name: Trial(*trial, trial[0]) for name, trial in trials.items()}, 1.0, warm=warm_start) == taken
