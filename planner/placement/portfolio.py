@@ -31,16 +31,19 @@ WEIGHTS = tuple(
 JUDGED = 6  # layers that the choice of the algorithm looks at
 MOVES = 1_500  # trial swaps per slot
 SLACK = 0.015  # of balance
-ALIKE, FEWER = 0.01, 0.003  # of time: members that differ by less are told apart by balance, or by moves
+ALIKE, FEWER = 0.005, 0.003  # of time: members that differ by less are told apart by balance, or by moves
 HEAT = 1.0
 
 
 class Trial(NamedTuple):
-    """What a member costs on tokens that it has not seen: seconds a pass, balance, slots moved between nodes."""
+    """What a member costs on tokens that it has not seen: seconds a pass with replicas' gradients and moves, balance,
+    slots moved between nodes, seconds of the layer alone.
+    """
 
     cost: float
     balance: float
     moved: float
+    layer: float
 
 
 def place(trace: Trace, task: Task, progress: Progress | None = None) -> list[Answer]:
@@ -93,7 +96,10 @@ def pick(trials: dict[str, Trial], fixed: float, *, warm: bool) -> str:
     cost = {name: (trial.cost - fixed) * (1.0 + max(trial.balance - even, 0.0)) for name, trial in trials.items()}
     limit = min(cost.values()) * (1.0 + (FEWER if warm else ALIKE))
     pool = [name for name in trials if cost[name] <= limit]
-    pool = [name for name in pool if all(trials[name].cost <= trials[other].cost for other in known)] or known
+    for other in known:
+        rival = trials[other]
+        pool = [name for name in pool if trials[name].cost <= rival.cost and trials[name].layer <= rival.layer]
+    pool = pool or [min(known, key=lambda name: trials[name].layer)]
     return min(pool, key=lambda name: trials[name].moved if warm else trials[name].balance)
 
 
@@ -132,10 +138,13 @@ def _same(placement: Placement) -> Placement:
 
 
 def _spread(placement: Placement, tokens: Tokens, task: Task) -> Placement:
-    """`placement` without two slots of one expert on a GPU, as EPLB may have them."""
-    expert = placement.slot_expert
+    """`placement` without two slots of one expert on a GPU, as EPLB may have them; inside the node where it can."""
+    expert, gpu, each = placement.slot_expert, placement.slot_gpu.copy(), task.grid.gpus_per_node
     load = (tokens.load / np.maximum(np.bincount(expert, minlength=task.experts), 1))[expert]
-    return even(expert, apart(load, expert, placement.slot_gpu, task.grid.gpus))
+    for node in range(task.grid.nodes):
+        own = gpu // each == node
+        gpu[own] = node * each + apart(load[own], expert[own], gpu[own] - node * each, each)
+    return even(expert, apart(load, expert, gpu, task.grid.gpus))
 
 
 def _aligned(make: Callable[[], Placement], old: Placement, task: Task) -> Placement:
@@ -168,10 +177,10 @@ def _trial(placement: Placement, judge: Trace, task: Task, layer: int) -> Trial:
     found = metrics_of(placement, judge, task, layer)
     cost = found.layer_s + replica_sync(placement, task.grid, task.rates, task.expert) / task.micro_batches
     if task.old is None:
-        return Trial(cost, found.balance, 0.0)
+        return Trial(cost, found.balance, 0.0, found.layer_s)
     moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
-    afforded = moved.between_nodes <= task.allowed
-    return Trial(cost + moved.seconds / task.horizon if afforded else np.inf, found.balance, float(moved.between_nodes))
+    total = cost + moved.seconds / task.horizon if moved.between_nodes <= task.allowed else np.inf
+    return Trial(total, found.balance, float(moved.between_nodes), found.layer_s)
 
 
 def judged(placement: Placement, plan: Trace, test: Trace, task: Task, layer: int, algorithm: str) -> Answer:
