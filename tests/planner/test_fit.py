@@ -52,12 +52,12 @@ def test_the_file_is_read_back(runs):
 
 
 def test_standard_errors_shrink_with_runs(runs):
-    """What runs show has a smaller error than its prior; what none shows keeps it."""
+    """No error is larger than that of its prior, and what runs show has a smaller one."""
     layout = layout_of(runs)
     _, spread = fit(runs, layout, layout.prior(), layout.prior(), rounds=1)
-    names = [p.name for p in PARAMETERS]
-    assert spread[names.index("pointwise_traffic")] < 0.9 * PARAMETERS[names.index("pointwise_traffic")].sigma
-    assert spread[names.index("expert_gap")] == pytest.approx(PARAMETERS[names.index("expert_gap")].sigma, rel=1e-3)
+    share = spread[: len(PARAMETERS)] / [p.sigma for p in PARAMETERS]
+    assert share.max() <= 1.0 + 1e-9
+    assert share[[p.name for p in PARAMETERS].index("pointwise_traffic")] < 0.9
 
 
 def test_kin_are_expected_to_deviate_alike(runs):
