@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import torch
 
 from executor.optimizers.settings import NAMES
+from planner.divisibility import convolutional, whole_sequences
 from planner.errors import Fault, InputError
 from planner.layers.base import Cut, Vector
 from planner.model import Model
-from planner.rules import convolutional, whole_sequences
 from planner.strategy import Choices, Degrees
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

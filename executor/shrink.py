@@ -15,9 +15,9 @@ from itertools import groupby
 from typing import Any
 
 from executor.shapes import shapes
+from planner.divisibility import divisors
 from planner.families.table import KIND_KEYS
 from planner.model import Model
-from planner.rules import divisors
 from planner.shape import Shape
 
 Table = dict[str, Any]

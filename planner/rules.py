@@ -14,8 +14,8 @@ import numpy as np
 
 from hwprofiles.spec import Cluster
 from planner import compression, schedules
+from planner.divisibility import convolutional, nearest_divisor, whole_sequences, widths
 from planner.errors import Fault
-from planner.layers.base import Convolution, Cut, Linear
 from planner.layout import chain
 from planner.model import Model
 from planner.precision import PRECISIONS
@@ -54,28 +54,6 @@ class Rule:
         return Fault(f"strategy.{self.name}", self.message(case), nearest=near)
 
 
-def nearest_divisor(total: int, value: int) -> int:
-    """The divisor of `total` closest to `value` (the smaller of two equally close)."""
-    return min(divisors(total), key=lambda candidate: (abs(candidate - value), candidate))
-
-
-def divisors(total: int) -> list[int]:
-    """All divisors, ascending."""
-    low = [candidate for candidate in range(1, int(total**0.5) + 1) if total % candidate == 0]
-    return sorted({*low, *(total // candidate for candidate in low)})
-
-
-def widths(model: Model, *, expert: bool) -> int:
-    """The greatest number that divides every width that tp (or etp for experts) cuts; the vocabulary is padded."""
-    found = [
-        part.outputs if part.cut is Cut.COLUMN else part.inputs
-        for layer in (*model.kinds, *((model.mtp,) if model.mtp else ()))
-        for part in layer.parts
-        if isinstance(part, Linear) and part.expert is expert and part.cut is not Cut.NONE
-    ]
-    return int(np.gcd.reduce(found)) if found else 0
-
-
 def _divides(value: Any, total: int) -> Any:
     return total % value == 0
 
@@ -91,16 +69,6 @@ def _sequence(c: Case) -> Any:
     by_tp = c.d.tp if c.choices.sequence_parallel and not convolutional(c.model) else 1
     by_cp = 1 if whole_sequences(c.model) else np.where(c.d.cp > 1, 2 * c.d.cp, 1)
     return c.workload.seq_len % (by_cp * by_tp * (c.d.tp >= 1)) == 0
-
-
-def whole_sequences(model: Model) -> bool:
-    """Whether something works on whole sequences: a classifier, a convolution."""
-    return any(layer.sequence_flops() for layer in model.stack())
-
-
-def convolutional(model: Model) -> bool:
-    """Whether its layers are convolutions."""
-    return any(isinstance(part, Convolution) for kind in model.kinds for part in kind.parts)
 
 
 def _kv(c: Case) -> Any:

@@ -48,7 +48,6 @@ def plan_of(recipe: Recipe, data: Dataset) -> Plan:
         precision=parallel.precision,
         sequence_parallel=parallel.sequence_parallel,
         optimizer=recipe.optimizer.name,
-        master=recipe.optimizer.master,
     )
     cluster = load.cluster(CLUSTER, parallel.ranks)
     setting = Setting(model, cluster, Workload(seq_len, recipe.batch.size, tokens), choices, stack.load(STACK))

@@ -78,17 +78,20 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
         again = again + ahead * repeated
     passes = 2.0 + (setting.choices.recompute == "full")
     tensor = tensor_time(layer, setting, degrees, passes)
-    starved = _starved(layer, setting, (forward + tensor / passes, backward + again + tensor * (1.0 - 1.0 / passes)))
-    gap_forward, gap_backward = gap_forward + starved[0], gap_backward + starved[1]
+    context = context_time(layer, setting, degrees, core, core_backward)
+    expert = expert_time(layer, setting, degrees, passes, forward + backward + gap_forward + gap_backward)
+    exchanged = tensor + context + expert
+    busy = (forward + exchanged / passes, backward + again + exchanged * (1.0 - 1.0 / passes))
+    starved = _starved(layer, setting, busy)
     return LayerTime(
         forward,
         backward,
-        gap_forward,
-        gap_backward,
+        gap_forward + starved[0],
+        gap_backward + starved[1],
         again,
         tensor,
-        context_time(layer, setting, degrees, core, core_backward),
-        expert_time(layer, setting, degrees, passes, forward + backward + gap_forward + gap_backward),
+        context,
+        expert,
     )
 
 

@@ -97,7 +97,7 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         optimizer=optimizer_time(largest, setting, degrees),
         host=setting.stack.step_overhead + rank_waits(setting, degrees),
         stragglers=micro_batches
-        * (mean.forward + mean.backward + mean.launch_forward + mean.launch_backward)
+        * (mean.forward + mean.backward)
         * (setting.stack.jitter * np.log(np.maximum(degrees.world / 8.0, 1.0))),
     )
     if setting.teacher is None:

@@ -15,9 +15,9 @@ from planner.cost import kernels
 from planner.cost.groups import groups
 from planner.cost.layer import layer_time
 from planner.cost.overlap import exposed
+from planner.divisibility import divisors, widths
 from planner.formula import Num, formula
 from planner.model import Model
-from planner.rules import divisors, widths
 from planner.setting import Setting, Teacher, micro_batch_count, tokens
 from planner.sharding import held
 from planner.strategy import Degrees

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner import schedules
+from planner.divisibility import divisors, widths
 from planner.layout import chain
-from planner.rules import FOLD, REST, STRUCTURE, Case, Rule, divisors, rules, widths
+from planner.rules import FOLD, REST, STRUCTURE, Case, Rule, rules
 from planner.strategy import ORDERS, RECOMPUTE, ZERO, Choices, Degrees
 
 Ints = NDArray[np.int64]

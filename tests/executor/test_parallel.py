@@ -180,7 +180,7 @@ def test_a_placement_that_does_not_fit_is_refused(pool):
 def test_what_can_not_run_is_refused_at_once():
     """All reasons in one error."""
     with pytest.raises(InputError) as caught:
-        refuse(model("windows"), Degrees(3, tp=3), Choices(precision="fp8", optimizer="adam-bf16"))
+        refuse(model("windows"), Degrees(3, tp=3), Choices(precision="fp8", optimizer="shampoo"))
     text = str(caught.value)
     for word in ("precision", "optimizer", "vocabulary of 64", "2 key-value heads"):
         assert word in text

@@ -8,9 +8,10 @@ import numpy as np
 
 from hwprofiles import load
 from planner import residual_network, stack
+from planner.divisibility import divisors
 from planner.model import Model
 from planner.residual_network import ResidualNetwork
-from planner.rules import Case, divisors, rules
+from planner.rules import Case, rules
 from planner.setting import Setting
 from planner.shape import Shape, build
 from planner.strategy import Choices, Degrees, Workload

@@ -64,7 +64,7 @@ def test_taking_picks_every_array_of_a_tree():
 
 def test_fp8_matrix_units_make_a_large_layer_faster():
     """The low-precision format speeds up the layers; router and output matrix stay as they are."""
-    where = setting(KIMI_K2, 1024, workload=Workload(4096, 1024, 1e12))
+    where = replace(setting(KIMI_K2, 1024, workload=Workload(4096, 1024, 1e12)), clock=1.0)
     low = replace(where, choices=Choices(precision="fp8"))
     degrees = Degrees(1024, ep=64)
     kinds = len(where.model.kinds)

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from planner import schedules
 from planner.batch_size import Stage
-from planner.rules import broken, divisors, nearest_divisor, rules
+from planner.divisibility import divisors, nearest_divisor
+from planner.rules import broken, rules
 from planner.strategy import Choices, Degrees, Workload
 from tests.planner.models import CONVOLUTIONAL, DENSE, MOE, PICTURES, SMALL, case, model, setting
 from tests.properties.strategies import choices

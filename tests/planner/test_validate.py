@@ -5,7 +5,6 @@ import tomllib
 
 import pytest
 
-from planner import stack
 from planner.errors import InputError
 from planner.estimate import estimate
 from planner.validate.hardware import nic_rate
@@ -183,69 +182,6 @@ def test_precision_words(precision, used):
 def test_a_stated_lack_of_overlap_slows_the_run():
     """The row's own words on overlap reach the stack."""
     assert predict(changed(overlap="none (TP overlap disabled)"))["predicted_step_s"] > predict(RUN)["predicted_step_s"]
-
-
-@pytest.mark.parametrize(
-    ("release", "recipe", "graphed"),
-    [
-        ("26.04", None, 0.0),
-        ("26.06", None, 0.97),
-        ("26.04", {"cuda_graph_impl": "transformer_engine", "cuda_graph_scope": "['attn', 'moe_router']"}, 0.7),
-        ("26.04", {"cuda_graph_impl": "transformer_engine", "cuda_graph_scope": "['moe_router']"}, 0.25),
-        ("26.08", {"moe_flex_dispatcher_backend": "hybridep"}, 0.0),
-    ],
-)
-def test_graphs_take_over_launches(release, recipe, graphed):
-    """What the recipe captures is launched once; mixtures of late releases whose source is silent run whole graphs."""
-    run = changed(
-        model={"arch_class": "moe", "moe": MIXTURE},
-        parallel={"ep": 8},
-        framework=f"NeMo/Megatron-Bridge container {release}",
-    )
-    run["extra"] = {"recipe": recipe}
-    used, usual = translate(run).setting.stack, stack.load("nemo")
-    assert used.kernel_gap == pytest.approx(usual.kernel_gap * (1 - graphed))
-    assert used.launch_cost == pytest.approx(usual.launch_cost * (1 - graphed))
-    assert used.expert_gap == pytest.approx(usual.expert_gap * (1 - graphed * (graphed == 0.97)))
-
-
-@pytest.mark.parametrize(("words", "merged"), [("NeMo 25.04", False), ("Megatron-Core dev, DeepEP", True)])
-def test_the_dispatcher_decides_what_travels(words, merged):
-    """DeepEP and HybridEP send a token once to a node; a plain all-to-all once to each expert, after a wait."""
-    run = changed(model={"arch_class": "moe", "moe": MIXTURE}, parallel={"ep": 8}, framework=words)
-    used = translate(run).setting.stack
-    assert used.merged_dispatch is merged
-    assert (used.dispatch_gap > 0) is not merged
-
-
-SWEEP = "# GPUs,global batch,micro batch,hidden size,attention heads,# layers,sequence length,tensor parallelism,"
-SWEEP += "data parallelism,pipeline parallelism,iteration time (ms)\n"
-
-
-def test_a_sweep_on_one_node_is_read(tmp_path):
-    """A line of the CSV is a run of a small GPT on A100s, with its measured step."""
-    file = tmp_path / "sweep.csv"
-    file.write_text(SWEEP + "8,32,4,1024,16,24,1024,2,2,2,219.7\n")
-    (row,) = validate(file)["rows"]
-    assert row["status"] == "ok"
-    assert row["measured_step_s"] == pytest.approx(0.2197)
-    assert row["regime"] == "ampere-small"
-    plan = translate(read(file)[0])
-    assert (plan.degrees.tp, plan.degrees.pp, plan.degrees.dp, plan.degrees.micro_batch) == (2, 2, 2, 4)
-    assert plan.setting.model.total_parameters() == pytest.approx(24 * 12 * 1024**2 + 2 * 51_200 * 1024, rel=0.02)
-    assert plan.setting.stack.name == "megatron-deepspeed-2023"
-
-
-def test_a_bad_sweep_is_refused(tmp_path):
-    """Missing columns are named; every bad line is."""
-    file = tmp_path / "sweep.csv"
-    file.write_text("a,b\n1,2\n")
-    with pytest.raises(InputError, match="needs the columns GPUs, global batch"):
-        read(file)
-    file.write_text(SWEEP + "8,32\n" + "8,x,4,1024,16,24,1024,2,2,2,219.7\n")
-    with pytest.raises(InputError) as caught:
-        read(file)
-    assert [fault.where.rsplit(": ", 1)[1] for fault in caught.value.faults] == ["line 2", "line 3"]
 
 
 def test_hybrid_shards():
