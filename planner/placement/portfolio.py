@@ -77,9 +77,9 @@ def choose(plan: Trace, task: Task, say: Progress) -> str:
     for step, layer in enumerate(layers):
         say("choosing an algorithm", step, layers.size)
         for fit, judge in (halves, halves[::-1]):
-            tokens = tokens_of(fit.ids[layer], task.experts, task.seed)
+            tokens, scale = tokens_of(fit.ids[layer], task.experts, task.seed), plan.tokens / judge.tokens
             for name, make in members(tokens, task, int(layer), task.most // 4).items():
-                trials.setdefault(name, []).append(_trial(make(), judge, task, int(layer)))
+                trials.setdefault(name, []).append(_trial(make(), judge, task, int(layer), scale))
     mean = {name: Trial(*np.mean(found, axis=0).tolist()) for name, found in trials.items()}
     return pick(mean, 2.0 * task.rates.alpha, warm=task.old is not None)
 
@@ -172,15 +172,19 @@ def metrics_of(placement: Placement, trace: Trace, task: Task, layer: int) -> Me
     return measure(slots, placement, trace.src, grid, task.rates, task.expert)
 
 
-def _trial(placement: Placement, judge: Trace, task: Task, layer: int) -> Trial:
-    """What `placement` costs on the tokens of `judge`, replicas' gradients and moves shared out over passes."""
-    found = metrics_of(placement, judge, task, layer)
-    cost = found.layer_s + replica_sync(placement, task.grid, task.rates, task.expert) / task.micro_batches
+def _trial(placement: Placement, judge: Trace, task: Task, layer: int, scale: float) -> Trial:
+    """What `placement` costs on the tokens of `judge`, replicas' gradients and moves shared out over passes.
+
+    A pass has `scale` times as many tokens.
+    """
+    found, fixed = metrics_of(placement, judge, task, layer), 2.0 * task.rates.alpha
+    seconds = fixed + scale * (found.layer_s - fixed)
+    cost = seconds + replica_sync(placement, task.grid, task.rates, task.expert) / task.micro_batches
     if task.old is None:
-        return Trial(cost, found.balance, 0.0, found.layer_s)
+        return Trial(cost, found.balance, 0.0, seconds)
     moved = migration(task.old[layer], placement, task.grid, task.rates, task.expert)
     total = cost + moved.seconds / task.horizon if moved.between_nodes <= task.allowed else np.inf
-    return Trial(total, found.balance, float(moved.between_nodes), found.layer_s)
+    return Trial(total, found.balance, float(moved.between_nodes), seconds)
 
 
 def judged(placement: Placement, plan: Trace, test: Trace, task: Task, layer: int, algorithm: str) -> Answer:
