@@ -53,7 +53,7 @@ accuracy: $(READY) ## predicted beside published, run by run
 	$(PLAN) validate tests/published/runs.yaml
 
 fit: $(READY) ## refit the mechanisms on published runs: make fit RUNS="runs.yaml sweep.csv"
-	@test -n "$(RUNS)" || { echo "Name the files of published runs: make fit RUNS="runs.yaml sweep.csv"" >&2; exit 1; }
+	@test -n "$(RUNS)" || { echo "Name the files of published runs: make fit RUNS='runs.yaml sweep.csv'" >&2; exit 1; }
 	$(RUN) planner.fit $(RUNS) planner/data
 
 env: $(READY) ## only the environment
