@@ -58,11 +58,15 @@ def test_even_loads_are_the_default(trace):
     ("changed", "terms"), [(Routing(1.5), {"compute"}), (Routing(1.0, 2.0), {"expert"}), (Routing(1.0, 0.2), set())]
 )
 def test_what_uneven_experts_cost(changed, terms):
-    """Load of the fullest rank slows the GEMMs down, copies between nodes the exchange; neither touches the rest."""
+    """Load of the fullest rank slows the GEMMs down, copies between nodes the exchange; neither touches the rest.
+
+    A shorter exchange hides less of the launches.
+    """
     plan = plan_of()
     before, after = step(plan), step(replace(plan, setting=replace(plan.setting, routing=changed)))
     assert {name for name in terms if after[name] > before[name]} == terms
-    assert {name for name in after if after[name] > before[name]} <= terms | {"bubble", "stragglers", "imbalance"}
+    assert {name for name in after if after[name] > before[name]} <= terms | {"bubble", "stragglers", "imbalance", "launch"}
+    assert sum(after.values()) < sum(before.values()) or terms
     assert all(after[name] == before[name] for name in ("tensor", "context", "optimizer", "host"))
 
 
