@@ -65,7 +65,12 @@ def test_what_uneven_experts_cost(changed, terms):
     plan = plan_of()
     before, after = step(plan), step(replace(plan, setting=replace(plan.setting, routing=changed)))
     assert {name for name in terms if after[name] > before[name]} == terms
-    assert {name for name in after if after[name] > before[name]} <= terms | {"bubble", "stragglers", "imbalance", "launch"}
+    assert {name for name in after if after[name] > before[name]} <= terms | {
+        "bubble",
+        "stragglers",
+        "imbalance",
+        "launch",
+    }
     assert sum(after.values()) < sum(before.values()) or terms
     assert all(after[name] == before[name] for name in ("tensor", "context", "optimizer", "host"))
 
