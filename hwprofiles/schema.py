@@ -104,9 +104,11 @@ GPU: dict[str, Field] = {
     "attention": ATTENTION,
 }
 
+HOSTS = ("x86", "grace")
 NODE: dict[str, Field] = {
     "name": Text(),
     "gpu": Text(),
+    "host": Text(required=False, choices=HOSTS),
     "gpus": WHOLE,
     "scale_up_domain": WHOLE,
     "scale_up_bandwidth": Number("bytes/s"),

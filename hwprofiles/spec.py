@@ -44,7 +44,8 @@ class Node:
     """One server (or tray): GPUs, the scale-up domain they share, the NICs that leave it.
 
     `scale_up_domain` is the number of GPUs in one scale-up domain (8, or 72 across trays); `nic_bandwidth` is B/s one
-    direction of one NIC; `power` [W] is the whole node under load without its GPUs.
+    direction of one NIC; `power` [W] is the whole node under load without its GPUs. `host` is the make of the CPU that
+    launches the kernels.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Node:
     nics: int
     nic_bandwidth: float
     power: float
+    host: str = "x86"
     sources: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
 

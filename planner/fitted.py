@@ -36,6 +36,6 @@ def sustained(gpu: Gpu, form: str) -> float:
     return float(own.get(form, found.get(gpu.generation, found["all"])))
 
 
-def host_pace() -> float:
-    """Time of the host's work on a Grace CPU over that on an x86 server."""
-    return float(table().get("host_pace", 1.0))
+def host_pace(host: str) -> float:
+    """Time of the host's work on a CPU of this make over that on an x86 server."""
+    return float(table()["host_pace"].get(host, 1.0))

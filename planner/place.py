@@ -160,9 +160,13 @@ def steps_json(names: Sequence[Path], steps: Sequence[Step]) -> Json:
     return {"series": rows}
 
 
+def _read(path: Path) -> Json:
+    return read_json(path, "placement.json", "write one with `plan place --out FILE`")
+
+
 def read_placements(path: Path, experts: int, grid: Grid, layers: int) -> tuple[Placement, ...]:
     """The placements in a placement.json; InputError when they don't fit the experts, the grid or the layers."""
-    rows = read_json(path).get("layers")
+    rows = _read(path).get("layers")
     if not isinstance(rows, list) or len(rows) != layers:
         raise InputError(Fault(f"{path}: layers", f"expected {layers} of them, as the trace has"))
     return _placements(path, rows, experts, grid)
@@ -173,7 +177,7 @@ def read_slots(path: Path, plan: Plan) -> tuple[Json, ...]:
 
     A placement of other experts, or for another group of GPUs, has no meaning for the plan, so it is never mapped.
     """
-    data, model, ranks = read_json(path), plan.setting.model, int(plan.degrees.ep)
+    data, model, ranks = _read(path), plan.setting.model, int(plan.degrees.ep)
     nodes, each, layers = (data.get(name) for name in ("nodes", "gpus_per_node", "layers"))
     rows: list[Json] = layers if isinstance(layers, list) and all(isinstance(row, dict) for row in layers) else []
     gpus = nodes * each if isinstance(nodes, int) and isinstance(each, int) else None

@@ -70,16 +70,9 @@ class Setting:
         return stack.attention_rate * attention_kernel(stack.attention_kernel, self.gpu.generation)
 
     @property
-    def slow_host(self) -> bool:
-        """Whether Grace launches the kernels."""
-        return self.gpu.name.startswith("gb")
-
-    @property
     def host_pace(self) -> float:
         """Time of the host's work over that on an x86 server."""
-        if self.pace is not None:
-            return self.pace
-        return fitted.host_pace() if self.slow_host else 1.0
+        return fitted.host_pace(self.cluster.node.host) if self.pace is None else self.pace
 
     @property
     def tiers(self) -> tuple[Tier, ...]:

@@ -21,31 +21,7 @@ if TYPE_CHECKING:
     from executor.trainer import Trainer
 
 
-class Still(Method):
-    """Does nothing at any point of a training."""
-
-    def prepare(self, module: nn.Module) -> None:
-        """Nothing."""
-        return
-
-    def begin(self, trainer: Trainer) -> None:
-        """Nothing."""
-        return
-
-    def before_step(self, step: int) -> None:
-        """Nothing."""
-        return
-
-    def after_step(self, step: int) -> None:
-        """Nothing."""
-        return
-
-    def resumed(self) -> None:
-        """Nothing."""
-        return
-
-
-class Pruning(Still):
+class Pruning(Method):
     """Magnitude pruning along a schedule."""
 
     def __init__(self, how: Prune) -> None:
@@ -94,7 +70,7 @@ class Pruning(Still):
         return self._pruner
 
 
-class Aware(Still):
+class Aware(Method):
     """Quantization-aware training, or fp8 emulated."""
 
     def __init__(self, how: Quantize) -> None:
@@ -139,7 +115,7 @@ class Aware(Still):
             self._inputs.active = on
 
 
-class Distilling(Still):
+class Distilling(Method):
     """A teacher beside the recipe's objective, on the same ranks."""
 
     def __init__(self, how: Distill, where: str) -> None:

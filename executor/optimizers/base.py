@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import Tensor
 State = dict[str, Any]
 
 
-class Own(torch.optim.Optimizer):
+class Own(torch.optim.Optimizer, ABC):
     """An optimizer that changes one local piece after another by `_update`."""
 
     @torch.no_grad()
@@ -22,8 +23,9 @@ class Own(torch.optim.Optimizer):
                 if piece.grad is not None:
                     self._update(piece, piece.grad, self.state[piece], group)
 
+    @abstractmethod
     def _update(self, piece: Tensor, gradient: Tensor, state: State, group: dict[str, Any]) -> None:
-        raise NotImplementedError
+        """Change `piece` [as stored here] by its `gradient`; `state` and `group` are torch's."""
 
     def portable(self, piece: Tensor) -> State:
         """The state of a piece in a form that any cut of the parameter can take up; shares memory where it can."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from planner.errors import Fault, InputError, nearest
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from executor.trainer import Trainer
 
 
-class Method(Protocol):
+class Method:
     """One method of one training on this rank; a subclass overrides what it needs, the rest does nothing."""
 
     def prepare(self, module: nn.Module) -> None:
@@ -80,7 +80,7 @@ def methods(compression: Mapping[str, Any], where: str) -> list[Method]:
     for name, table in compression.items():
         place = f"{where}.{name}"
         if name not in METHODS:
-            known = ", ".join(METHODS) or "none yet"
+            known = ", ".join(METHODS)
             faults.append(Fault(place, f"expected one of the methods ({known})", nearest=nearest(name, METHODS)))
         elif not isinstance(table, Mapping):
             faults.append(Fault(place, f"expected a table [compression.{name}]", table))

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from executor.optimizers.settings import EXCLUSIONS, MASTERS, NAMES
 from executor.training import reader
 from planner.errors import Fault
+from planner.families.table import unknown_keys
 from planner.schedules import SCHEDULES
 from planner.strategy import RECOMPUTE
 
@@ -43,6 +44,7 @@ def model_table(table: Any, where: str, folder: Path, faults: list[Fault]) -> Mo
         name = None
     if name is not None and Path(name).suffix in (".toml", ".json"):
         name = str(folder / name)
+    faults += unknown_keys(rest, where)
     return ModelTable(name, rest)
 
 

@@ -27,8 +27,8 @@ def all_to_all(
 
     Merged, tier 0 carries a copy to each distinct rank, the others a copy to each distinct scale-up domain beyond them;
     the copies that stay below a tier are free there. `copies` of each token that leave the domain, where they are
-    known, stand for the expected ones. Not merged (NCCL's plain
-    all-to-all), every copy travels by itself. 0 for a group of one.
+    known, stand for the expected ones. Not merged (NCCL's plain all-to-all), every copy travels by itself. 0 for a
+    group of one.
     """
     size = way.group.size
     inside: Num = 1.0

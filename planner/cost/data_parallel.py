@@ -10,13 +10,11 @@ from planner.collectives.ring import all_gather, reduce_scatter
 from planner.cost.groups import groups
 from planner.cost.kernels import traffic
 from planner.cost.overlap import exposed
-from planner.cost.update import matrix_gather_time, moved_bytes, orthogonalize_time, prune_bytes
+from planner.cost.update import BUCKET, matrix_gather_time, moved_bytes, orthogonalize_time, prune_bytes
 from planner.formula import Count, Num, formula
 from planner.setting import Setting
 from planner.sharding import Held
 from planner.strategy import Degrees
-
-BUCKET = 40e6  # parameters; Megatron-LM's default gradient bucket, at least 1e6 per data-parallel rank
 
 
 @formula(unit="s", source="Rajbhandari 2020 (ZeRO); Megatron-LM distributed optimizer, fp8-param-gather; PyTorch HSDP")

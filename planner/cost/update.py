@@ -18,7 +18,7 @@ from planner.setting import Setting
 from planner.sharding import MASK, Held, Matrices, sparse_copies
 from planner.strategy import Degrees
 
-BUCKET = 40e6  # parameters gathered in one call, as the gradients are
+BUCKET = 40e6  # parameters; Megatron-LM's default for one call, of gradients at least 1e6 per data-parallel rank
 ENDS = 2.0  # of a shard, at each of which it may cut through a matrix
 
 

@@ -80,6 +80,11 @@ def _unknown(table: Table, known: tuple[str, ...], where: str) -> list[Fault]:
     return [Fault(f"{where}: {key}", "no such key", nearest=nearest(key, known)) for key in table if key not in known]
 
 
+def unknown_keys(table: Table, where: str) -> list[Fault]:
+    """The keys of a model's table that no kind of model has."""
+    return _unknown(table, (*SHAPE_KEYS, *OWN_KEYS, *NETWORK_KEYS, "architecture"), where)
+
+
 def _explicit(top: Shape, table: Table, where: str) -> Model:
     kinds, order = table.get("kinds"), table.get("order")
     if not isinstance(kinds, dict) or not kinds or not all(isinstance(kind, dict) for kind in kinds.values()):

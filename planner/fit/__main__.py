@@ -14,7 +14,7 @@ import numpy as np
 
 from planner import stack
 from planner.files import write
-from planner.fit.problem import PARAMETERS, Layout, Run, load
+from planner.fit.problem import GRACE, PARAMETERS, Layout, Run, load
 from planner.fit.solve import Floats, cross_validate, errors, fit, layout_of
 from planner.interval import regime
 from planner.validate.intervals import fit_intervals, text
@@ -63,7 +63,9 @@ def toml(runs: Sequence[Run], layout: Layout, vector: Floats, spread: Floats, qu
         "# Behind each value its standard error: a share of the value, for overlaps the plain difference.",
         "# Stacks without runs take their own file's values, moved as those of their family were.",
         f"date = {datetime.now(UTC):%Y-%m-%d}",
-        f"host_pace = {np.exp(vector[-1]):.4g}  # {spread[-1]:.2g}",
+        "",
+        "[host_pace]",
+        f"{GRACE} = {np.exp(vector[-1]):.4g}  # {spread[-1]:.2g}",
         "",
         "[sustained]",
     ]

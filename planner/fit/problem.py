@@ -45,6 +45,7 @@ PARAMETERS = (
     Parameter("collective_gap", 0.7, 1e-7, 1e-3),
 )
 CLOCK = Parameter("sustained", 0.08, 0.5, 1.1)
+GRACE = "grace"
 HOST = Parameter("host_pace", 0.7, 0.5, 4.0)
 UNSTATED = {"expert_gap": 5e-6, "launch_cost": 4e-5, "collective_gap": 5e-6}
 """Priors [s] where a stack file says nothing: a launch of the host takes 5 us, and a part is a few kernels."""
@@ -209,7 +210,6 @@ def predict(run: Run, values: dict[str, float], base: dict[str, float]) -> float
         own, usual = getattr(setting.stack, p.name), base[p.name]
         fields[p.name] = values[p.name] if own == usual else own if not usual else values[p.name] * own / usual
     stack = replace(setting.stack, **fields)
-    changed = replace(
-        setting, stack=stack, clock=values["sustained"], pace=values["host_pace"] if setting.slow_host else 1.0
-    )
+    pace = values["host_pace"] if setting.cluster.node.host == GRACE else 1.0
+    changed = replace(setting, stack=stack, clock=values["sustained"], pace=pace)
     return math.log(float(estimate(changed, run.plan.degrees).step.total))

@@ -53,12 +53,14 @@ def test_all_faults_are_told_at_once():
         data={"seq_len": 0},
         optimizer={"name": "adamv", "learning_rat": 1},
         paralel={},
+        model={"layrs": 2},
         run={"steps": "many", "device": "tpu"},
         compression={"prun": {}},
     )
-    assert len(text.splitlines()) == 8
+    assert len(text.splitlines()) == 9
     for expected in (
         "recipe.toml: paralel: no such table; did you mean 'parallel'?",
+        "model: layrs: no such key; did you mean 'layers'?",
         "data.kind: is missing",
         "data.seq_len is 0: expected a whole number from 2",
         "optimizer.name is 'adamv': expected one of",

@@ -57,6 +57,12 @@ def test_a_placement_of_another_model_is_refused(tmp_path):
         assert words in str(caught.value)
 
 
+def test_a_missing_placement_is_made_by_plan_place(tmp_path):
+    """The sentence names the command that writes one."""
+    with pytest.raises(InputError, match=r"does not exist; write one with `plan place --out FILE`"):
+        read_slots(tmp_path / "none.json", EXPERTS)
+
+
 def test_ranks_need_equally_many_slots(tmp_path):
     """A slot more on one rank is refused."""
     proxy = small(EXPERTS, options(ranks=2)).plan

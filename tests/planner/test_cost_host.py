@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from planner import fitted
 from planner.cost.layer import layer_time
 from planner.estimate import estimate
 from planner.strategy import Degrees
@@ -35,6 +36,14 @@ def test_the_host_waits_alike_for_one_plan_and_many():
     many = estimate(where, Degrees(np.array([8, 8]), tp=np.array([1, 2]))).step.total
     each = [float(estimate(where, Degrees(8, tp=tp)).step.total) for tp in (1, 2)]
     assert many.tolist() == each
+
+
+def test_grace_launches_at_its_own_pace():
+    """The node says who launches the kernels; the fitted pace of that host slows its gaps."""
+    slow, usual = (setting(DENSE, cluster=name) for name in ("gb200-nvl72", "b200-superpod"))
+    assert (slow.cluster.node.host, usual.cluster.node.host) == ("grace", "x86")
+    assert slow.host_pace == fitted.table()["host_pace"]["grace"]
+    assert usual.host_pace == 1.0
 
 
 def test_an_older_attention_kernel_is_slower():

@@ -81,7 +81,7 @@ def test_fitted_values_are_within_their_meaning():
         for p in PARAMETERS:
             assert p.low * 0.999 <= values[p.name] <= p.high * 1.001, f"{name} {p.name}"
             assert getattr(stack.load(name), p.name) == values[p.name]
-    assert HOST.low <= table["host_pace"] <= HOST.high
+    assert HOST.low <= table["host_pace"]["grace"] <= HOST.high
     for value in table["sustained"].values():
         for clock in value.values() if isinstance(value, dict) else [value]:
             assert CLOCK.low <= clock <= CLOCK.high * 1.001
