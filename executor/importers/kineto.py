@@ -70,14 +70,6 @@ def read(data: dict[str, Any], where: str) -> list[Measurement]:
     return [_row(call, times, name) for call, times in found.items()]
 
 
-def step_times(data: dict[str, Any]) -> list[float]:
-    """Durations [s] of the profiler's steps."""
-    named = (
-        e for e in data["traceEvents"] if isinstance(e, dict) and str(e.get("name", "")).startswith("ProfilerStep#")
-    )
-    return [float(event["dur"]) / MICROSECONDS for event in named if event.get("cat") == "user_annotation"]
-
-
 def _row(call: _Call, times: list[float], name: str) -> Measurement:
     low, middle, high = (float(x) for x in np.percentile(times, (25, 50, 75)))
     spread = (high - low) / middle
