@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from hwprofiles.spec import Cluster, Gpu, Tier
 from planner import compression, fitted
 from planner.compression import Compression
@@ -83,7 +85,7 @@ class Setting:
     def layer_tiers(self) -> tuple[Tier, ...]:
         """The tiers as a collective inside a layer finds them: the host's work for it is part of the launch."""
         gap = self.stack.collective_gap
-        return tuple(replace(tier, launch=tier.launch + gap) for tier in self.tiers) if gap else self.tiers
+        return tuple(replace(tier, launch=tier.launch + gap) for tier in self.tiers) if np.any(gap) else self.tiers
 
     @property
     def precision(self) -> Precision:

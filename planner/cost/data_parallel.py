@@ -29,7 +29,7 @@ def data_time(stage: Held, layers: Num, setting: Setting, degrees: Degrees, micr
     zero = setting.choices.zero
     if zero == 3:
         ahead = share if setting.stack.parameter_prefetch else 0.0
-        each = exposed(gather, forward, ahead) + exposed(gather + reduce, backward, min(ahead, share))
+        each = exposed(gather, forward, ahead) + exposed(gather + reduce, backward, np.minimum(ahead, share))
         return micro_batches * each
     if zero == 2:
         return micro_batches * exposed(reduce, backward, share) + exposed(gather, forward, share)

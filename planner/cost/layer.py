@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
+import numpy as np
+
 from hwprofiles.curve import MatmulCurve
 from planner.compression.prune import SPARSE_GAIN
 from planner.cost import kernels
@@ -121,7 +123,7 @@ def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
 def _starved(layer: Layer, setting: Setting, busy: tuple[Num, Num]) -> tuple[Num, Num]:
     """Forward and backward time that the GPU waits for launches, beside its `busy` time [s] of the layer."""
     each = setting.stack.launch_cost * setting.host_pace
-    if not each:
+    if not np.any(each):
         return 0.0, 0.0
     ahead = behind = 0.0
     for part in layer.parts:

@@ -79,7 +79,7 @@ def toml(runs: Sequence[Run], layout: Layout, vector: Floats, spread: Floats, qu
         lines += [f"{form} = {clocks[i]:.4g}  # {spread[layout.block + i]:.2g}" for form, i in own]
     for start, name in enumerate(layout.stacks):
         mine = [run for run in runs if run.plan.setting.stack.name == name]
-        values = layout.of(mine[0], vector)
+        values = layout.of(name, vector)
         errors_of = spread[start * len(PARAMETERS) :]
         lines += ["", f"[stacks.{name}]  # {len(mine)} runs"]
         lines += [f"{p.name} = {values[p.name]:.4g}  # {errors_of[i]:.2g}" for i, p in enumerate(PARAMETERS)]

@@ -147,21 +147,23 @@ class Layout:
         each = [*PARAMETERS] * len(self.stacks) + [CLOCK] * len(self.clocks) + [HOST]
         return np.array([_to(p, p.low) for p in each]), np.array([_to(p, p.high) for p in each])
 
-    def mechanisms(self) -> NDArray[np.int64]:
-        """Which mechanism each place of the vector is; those of one mechanism share no run."""
-        own = [*range(len(PARAMETERS))] * len(self.stacks)
-        return np.array([*own, *([len(PARAMETERS)] * len(self.clocks)), len(PARAMETERS) + 1])
-
     def places(self, run: Run) -> list[int]:
         """Place of each mechanism of a run in the vector."""
         start = self.stacks.index(run.plan.setting.stack.name) * len(PARAMETERS)
         clock = self.block + self.clocks.index(run.clock)
         return [*range(start, start + len(PARAMETERS)), clock, self.size - 1]
 
-    def of(self, run: Run, vector: Floats) -> dict[str, float]:
-        """The plain values that apply to a run, `sustained` and `host_pace` among them."""
+    def of(self, name: str, vector: Floats) -> dict[str, float]:
+        """The plain values of the mechanisms of a stack."""
+        start = self.stacks.index(name) * len(PARAMETERS)
+        return {p.name: _from(p, vector[start + i]) for i, p in enumerate(PARAMETERS)}
+
+    def moved(self, run: Run, vector: Floats, step: float) -> dict[str, Floats]:
+        """The plain values that apply to a run: as `vector` has them, then with each mechanism moved by `step`."""
+        own = vector[self.places(run)]
+        rows = np.vstack([own, own + step * np.eye(len(own))])
         each = (*PARAMETERS, CLOCK, HOST)
-        return {p.name: _from(p, vector[place]) for p, place in zip(each, self.places(run), strict=True)}
+        return {p.name: np.array([_from(p, value) for value in rows[:, i]]) for i, p in enumerate(each)}
 
 
 def _kin(one: str, other: str) -> float:
@@ -202,14 +204,20 @@ def _from(p: Parameter, value: float) -> float:
     return min(max(plain, p.low), p.high)
 
 
-def predict(run: Run, values: dict[str, float], base: dict[str, float]) -> float:
-    """Log of the predicted step; what the row itself switched (graphs, no overlap) scales with the stack's value."""
+def predict(run: Run, values: dict[str, Floats], base: dict[str, float]) -> Floats:
+    """Log of the predicted step for each of a row of values of every mechanism, priced as one batch.
+
+    What the row itself switched (graphs, no overlap) scales with the stack's value.
+    """
     setting = run.plan.setting
     fields: dict[str, Any] = {}
     for p in PARAMETERS:
         own, usual = getattr(setting.stack, p.name), base[p.name]
-        fields[p.name] = values[p.name] if own == usual else own if not usual else values[p.name] * own / usual
-    stack = replace(setting.stack, **fields)
-    pace = values["host_pace"] if setting.cluster.node.host == GRACE else 1.0
-    changed = replace(setting, stack=stack, clock=values["sustained"], pace=pace)
-    return math.log(float(estimate(changed, run.plan.degrees).step.total))
+        fields[p.name] = values[p.name] if own == usual else own if not usual else values[p.name] * (own / usual)
+    batch: dict[str, Any] = {
+        "stack": replace(setting.stack, **fields),
+        "clock": values["sustained"],
+        "pace": values["host_pace"] if setting.cluster.node.host == GRACE else 1.0,
+    }
+    total = estimate(replace(setting, **batch), run.plan.degrees).step.total
+    return np.broadcast_to(np.log(np.asarray(total, dtype=np.float64)), values["sustained"].shape)

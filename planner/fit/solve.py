@@ -1,4 +1,4 @@
-"""Robust Gauss-Newton on the problem: the Jacobian perturbs one mechanism of all stacks at once (they share no run)."""
+"""Robust Gauss-Newton on the problem: a run and its slopes along each of its mechanisms are priced as one batch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ Floats = NDArray[np.float64]
 STEP = -0.02  # of a fitted coordinate in the finite differences; downwards, as a clock starts at its upper bound
 EDGE = 1e-6  # a start must lie inside its bounds
 FOLD_ROUNDS = 6
+SCALE = 3.0  # of the noise: where a residual begins to pull less
 NOISE = 0.05  # scatter of repeated runs of one configuration (log), the scale beyond which a residual is an outlier
 
 
@@ -31,9 +32,11 @@ def base_values() -> dict[str, dict[str, float]]:
     return {name: {p.name: getattr(stack.load(name), p.name) for p in PARAMETERS} for name in stack.names()}
 
 
-def _logs(runs: Sequence[Run], layout: Layout, vector: Floats) -> list[float]:
+def _priced(runs: Sequence[Run], layout: Layout, vector: Floats) -> tuple[Floats, Floats]:
+    """Log of each run's predicted step, and its slopes along each mechanism [runs, mechanisms]."""
     base = base_values()
-    return [predict(run, layout.of(run, vector), base[run.plan.setting.stack.name]) for run in runs]
+    logs = np.array([predict(run, layout.moved(run, vector, STEP), base[run.plan.setting.stack.name]) for run in runs])
+    return logs[:, 0], (logs[:, 1:] - logs[:, :1]) / STEP
 
 
 def solve(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, rounds: int = 12) -> Floats:
@@ -45,21 +48,27 @@ def fit(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, round
     """The vector of `solve`, and its standard errors in fitted coordinates (priors included)."""
     target = np.array([run.target for run in runs])
     weight = np.array([run.weight for run in runs])
-    whitening, mechanism = np.linalg.inv(np.linalg.cholesky(layout.covariance())), layout.mechanisms()
+    whitening = np.linalg.inv(np.linalg.cholesky(layout.covariance()))
     owner = np.array([layout.places(run) for run in runs])
     low, high = layout.bounds()
+    latest: dict[bytes, tuple[Floats, Floats]] = {}
+
+    def misfit(vector: Floats) -> tuple[Floats, Floats]:
+        """Weighted residuals and their slopes, of the latest vector kept: the solver asks for both."""
+        key = vector.tobytes()
+        if key not in latest:
+            latest.clear()
+            logs, slopes = _priced(runs, layout, vector)
+            latest[key] = (weight * (logs - target) / NOISE, weight[:, None] * slopes / NOISE)
+        return latest[key]
 
     def residuals(vector: Floats) -> Floats:
-        misfit = weight * (np.array(_logs(runs, layout, vector)) - target) / NOISE
-        return np.concatenate([_robust(misfit), whitening @ (vector - prior)])
+        return np.concatenate([_robust(misfit(vector)[0]), whitening @ (vector - prior)])
 
     def jacobian(vector: Floats) -> Floats:
-        base = residuals(vector)[: len(runs)]
+        found, slopes = misfit(vector)
         matrix = np.zeros((len(runs), layout.size))
-        for kind in range(mechanism.max() + 1):
-            moved = vector + STEP * (mechanism == kind)
-            slope = (residuals(moved)[: len(runs)] - base) / STEP
-            matrix[np.arange(len(runs)), owner[:, kind]] = slope
+        np.put_along_axis(matrix, owner, _robust_slope(found)[:, None] * slopes, axis=1)
         return np.vstack([matrix, whitening])
 
     inside = np.clip(start, low + EDGE, high - EDGE)
@@ -70,8 +79,13 @@ def fit(runs: Sequence[Run], layout: Layout, start: Floats, prior: Floats, round
 
 def _robust(misfit: Floats) -> Floats:
     """Signed root of twice the soft-L1 loss: linear beyond a few times the noise, so that outliers pull little."""
-    scale = 3.0
-    return np.sign(misfit) * scale * np.sqrt(2.0 * (np.sqrt(1.0 + np.square(misfit / scale)) - 1.0))
+    return np.sign(misfit) * SCALE * np.sqrt(2.0 * (np.sqrt(1.0 + np.square(misfit / SCALE)) - 1.0))
+
+
+def _robust_slope(misfit: Floats) -> Floats:
+    """The derivative of `_robust`, 1 at 0."""
+    root = np.sqrt(1.0 + np.square(misfit / SCALE))
+    return np.sqrt(0.5 * (root + 1.0)) / root
 
 
 def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
@@ -82,9 +96,8 @@ def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats, s
 
 def errors(out: Sequence[Run], layout: Layout, vector: Floats) -> dict[str, float]:
     """Log of predicted over measured of each run."""
-    return dict(
-        zip((run.name for run in out), np.array(_logs(out, layout, vector)) - [r.target for r in out], strict=True)
-    )
+    found = _priced(out, layout, vector)[0] - [run.target for run in out]
+    return dict(zip((run.name for run in out), found.tolist(), strict=True))
 
 
 def cross_validate(runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
