@@ -16,10 +16,14 @@ from planner.setting import Setting
 SMALL = 1.5e9  # parameters of a dense model
 
 
+def kind(setting: Setting) -> str:
+    """What sort of model it is: `moe` (mixture of experts), `dense`, or `small` (dense, the host sets the pace)."""
+    return "moe" if setting.model.experts else "small" if setting.model.total_parameters() < SMALL else "dense"
+
+
 def regime(setting: Setting) -> str:
-    """Which residuals apply: GPU generation, and mixture of experts, dense, or small (the host sets the pace)."""
-    kind = "moe" if setting.model.experts else "small" if setting.model.total_parameters() < SMALL else "dense"
-    return f"{setting.gpu.generation}-{kind}"
+    """Which residuals apply: those of the GPU generation and the kind of model."""
+    return f"{setting.gpu.generation}-{kind(setting)}"
 
 
 def interval(setting: Setting, step_time: float) -> tuple[float, float]:

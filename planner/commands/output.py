@@ -17,6 +17,8 @@ import click
 
 from planner.errors import Fault, InputError
 
+Progress = Callable[[str, int, int], None]
+"""Told what is done, how many are, and of how many."""
 FORMATS = ("table", "json", "csv", "md")
 
 
@@ -106,6 +108,17 @@ def talk(text: str, *, quiet: bool = False) -> None:
     """A sentence on stderr."""
     if not quiet:
         click.echo(text, err=True)
+
+
+def progress(*, quiet: bool = False) -> Progress | None:
+    """Writes one line on a terminal's stderr over and over; None elsewhere, and where no talk is wanted."""
+    if quiet or not sys.stderr.isatty():
+        return None
+
+    def show(what: str, done: int, of: int) -> None:
+        click.echo(f"\r\x1b[K{what}: {done + 1:,} of {of:,}", nl=done + 1 == of, err=True)
+
+    return show
 
 
 def out_folder(path: Path | None) -> Path | None:

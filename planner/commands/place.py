@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 
 from hwprofiles.quantity import format as human
 from planner.commands.options import COUNT, Count, Finite
-from planner.commands.output import Sheet, emit, format_options, reports, talk, to_json
+from planner.commands.output import Sheet, emit, format_options, progress, reports, talk, to_json
 from planner.commands.place_case import DEFAULT, LAYERS, TOKENS, case_of, provenance_of, task_of, traces_of
 from planner.files import write
 from planner.place import Json, steps_json
@@ -84,7 +83,7 @@ def command(
     if dry_run:
         talk(f"{last.ids.shape[0]} layers of {last.tokens:,} tokens; the inputs are sound", quiet=quiet)
         return
-    answers, steps = follow(traces, task, _progress(quiet=quiet))
+    answers, steps = follow(traces, task, progress(quiet=quiet))
     data = placement_json(answers, case.experts, case.grid, round(time.perf_counter() - began, 3))
     data = {**data, **steps_json(given["routing"][1:], steps), "provenance": provenance_of(plan_file, given)}
     if out:
@@ -95,20 +94,6 @@ def command(
         reports().write_placement({**data, "statistics": statistics(last, answers, in_force)}, report)
         talk(f"wrote {report}", quiet=quiet)
     emit(form, data, lambda: _sheets(data))
-
-
-def _progress(*, quiet: bool) -> Any:
-    """One line on a terminal's stderr."""
-    if quiet or not sys.stderr.isatty():
-        return None
-
-    def show(what: str, done: int, of: int) -> None:
-        end = "\n" if done + 1 == of else "\r"
-        click.echo(f"\r\x1b[K{what}: {done + 1} of {of}", nl=False, err=True)
-        if end == "\n":
-            click.echo("", err=True)
-
-    return show
 
 
 def _sheets(data: Json) -> list[Sheet]:

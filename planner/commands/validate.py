@@ -7,12 +7,11 @@ from pathlib import Path
 import click
 
 from planner.commands.options import Finite
-from planner.commands.output import Sheet, emit, format_options, talk
+from planner.commands.output import emit, format_options, progress, reports, talk
+from planner.commands.validate_sheets import sheets
 from planner.errors import CheckFailed, Fault, InputError
-from planner.plan import Json
 from planner.validate.score import validate
 
-WORST = 15
 PERCENT = 100.0
 
 
@@ -22,51 +21,32 @@ PERCENT = 100.0
 @click.option(
     "--tolerance", type=Finite(min=0.0), help="Fail (exit 5) when the median time error is above this many percent."
 )
+@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the accuracy page (HTML) here.")
 @format_options
-def command(runs: Path, where: tuple[str, ...], tolerance: float | None, form: str, quiet: bool) -> None:  # noqa: FBT001
-    """Predict each published run of RUNS.yaml and compare with what was measured."""
+def command(  # noqa: PLR0913  one argument per option
+    runs: Path,
+    where: tuple[str, ...],
+    tolerance: float | None,
+    report: Path | None,
+    form: str,
+    quiet: bool,  # noqa: FBT001
+) -> None:
+    """Predict each published run of RUNS.yaml (or a sweep's CSV) and compare with what was measured."""
     chosen = {}
     for item in where:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise InputError(Fault("--where", "expected KEY=VALUE", item))
         chosen[key] = value
-    data = validate(runs, chosen)
+    data = validate(runs, chosen, progress(quiet=quiet))
     if not data["rows"]:
         raise InputError(Fault("--where", f"no row of {runs} matches", " ".join(where)))
-    emit(form, data, lambda: _sheets(data))
+    if report:
+        reports().write_accuracy(data, report)
+        talk(f"wrote {report}", quiet=quiet)
+    emit(form, data, lambda: sheets(data))
     median = data["summary"]["time"]["median_abs_error"]
     if tolerance is not None and (median is None or PERCENT * median > tolerance):
         found = "no row was predicted" if median is None else f"the median time error is {PERCENT * median:.1f} %"
         raise CheckFailed(f"{found}; allowed {tolerance:g} %")
     talk(f"{data['summary']['unsupported']} rows refused, each with a reason in the JSON", quiet=quiet)
-
-
-def _sheets(data: Json) -> list[Sheet]:
-    summary = data["summary"]
-    headers = ("rows", "n", "median", "mean", "P90", "bias", "in the 90 % interval")
-    total = [_row("time, all", summary["time"]), _row("peak memory, all", summary["memory"])]
-    sources = [_row(name, found) for name, found in summary["by_source"].items()]
-    gpus = [_row(name, found) for name, found in summary["by_gpu"].items()]
-    priced = [row for row in data["rows"] if row["error"] is not None]
-    worst = sorted(priced, key=lambda row: -abs(row["error"]))[:WORST]
-    return [
-        Sheet("Predicted against measured, absolute relative error", headers, [*total, *gpus, *sources]),
-        Sheet(
-            "Worst rows",
-            ("run", "measured", "predicted", "error"),
-            [
-                (r["id"], f"{r['measured_step_s']:.3g} s", f"{r['predicted_step_s']:.3g} s", _percent(r["error"]))
-                for r in worst
-            ],
-        ),
-    ]
-
-
-def _row(name: str, found: Json) -> tuple[str, ...]:
-    keys = ("median_abs_error", "mean_abs_error", "p90_abs_error", "bias", "coverage_90")
-    return (name, str(found["n"]), *(_percent(found.get(key)) for key in keys))
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{PERCENT * value:.1f} %"

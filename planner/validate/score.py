@@ -1,34 +1,45 @@
-"""`plan validate`: every row predicted or refused, and the summary of the errors."""
+"""`plan validate`: every row predicted or refused, with what it is compared by."""
 
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from planner.cost.step import StepTime
 from planner.estimate import estimate
-from planner.interval import interval, regime
+from planner.interval import interval
 from planner.plan import Plan
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
+from planner.validate import facts
 from planner.validate.read import Row, measured_peak, measured_step, read
 from planner.validate.refusal import Refused
+from planner.validate.summary import summary
 from planner.validate.translate import translate
 
 Json = dict[str, Any]
+PREDICTED = ("regime", "kind", "precision", "stack", "layout", "ranking_group", "tokens_per_step", "time")
+"""What only a predicted row has."""
 FIRST_STAGE = re.compile(r"MLCommons")
 """Sources whose logging rank, on the first stage, prints its own peak; all others print the largest."""
 ALLOCATED, RESERVED = re.compile(r"MLCommons|SimuMax"), re.compile(r"torchtitan|ml-engineering")
 """Sources that print what torch has allocated or reserved; all others are taken to print what the driver reports."""
 
 
-def validate(path: Path, where: dict[str, str] | None = None) -> Json:
-    """The JSON of `plan validate` for the rows of `path` whose fields contain the texts of `where`."""
+def validate(
+    path: Path, where: dict[str, str] | None = None, progress: Callable[[str, int, int], None] | None = None
+) -> Json:
+    """The JSON of `plan validate` for the rows of `path` whose fields contain the texts of `where`.
+
+    `progress` is told what is done, how many rows are, and of how many.
+    """
     rows = [row for row in read(path) if _wanted(row, where or {})]
-    results = [predict(row) for row in rows]
+    results = []
+    for done, row in enumerate(rows):
+        if progress:
+            progress("rows predicted", done, len(rows))
+        results.append(predict(row))
     return {
         "schema_version": SCHEMA_VERSION,
         "tool_version": tool_version(),
@@ -45,7 +56,8 @@ def predict(row: Row) -> Json:
         "id": row["id"],
         "source": str(row.get("source") or "unknown"),
         "gpu": str(row["hardware"].get("gpu") or "unknown"),
-        "regime": None,
+        **facts.stated(row),
+        **dict.fromkeys(PREDICTED),
         "status": "ok",
         "reason": None,
         "measured_step_s": measured,
@@ -61,17 +73,19 @@ def predict(row: Row) -> Json:
     except Refused as refused:
         return {**result, "status": "unsupported", "reason": str(refused)}
     step, used = price(plan, result["source"])
-    result |= {"predicted_step_s": step, "predicted_peak_bytes": used, "interval_s": list(interval(plan.setting, step))}
-    result["regime"] = regime(plan.setting)
+    seconds = float(step.total)
+    result |= facts.predicted(row, plan, step)
+    result |= {"predicted_step_s": seconds, "predicted_peak_bytes": used}
+    result["interval_s"] = list(interval(plan.setting, seconds))
     if measured is not None:
-        result["error"] = step / measured - 1.0
+        result["error"] = seconds / measured - 1.0
     if peak is not None:
         result["memory_error"] = used / peak - 1.0
     return result
 
 
-def price(plan: Plan, source: str) -> tuple[float, float]:
-    """Step time [s] and peak memory [B] in the kind that the source prints (allocated, reserved or the driver's)."""
+def price(plan: Plan, source: str) -> tuple[StepTime, float]:
+    """The step by its parts [s], and peak memory [B] as the source prints it (allocated, reserved or the driver's)."""
     found = estimate(plan.setting, plan.degrees)
     used = float(found.stages[0].total if FIRST_STAGE.search(source) else found.peak)
     gpu, slack = plan.setting.gpu, plan.setting.stack.allocator
@@ -79,43 +93,7 @@ def price(plan: Plan, source: str) -> tuple[float, float]:
         used = (used - gpu.reserve) / slack
     elif RESERVED.search(source):
         used -= gpu.reserve
-    return float(found.step.total), used
-
-
-def summary(results: list[Json]) -> Json:
-    """Errors of all rows, and by source and GPU."""
-    by_source, by_gpu = defaultdict(list), defaultdict(list)
-    for row in results:
-        by_source[row["source"].split(" ")[0]].append(row)
-        by_gpu[row["gpu"]].append(row)
-    return {
-        "time": errors(results),
-        "memory": _statistics([row["memory_error"] for row in results]),
-        "by_source": {name: errors(rows) for name, rows in sorted(by_source.items())},
-        "by_gpu": {name: errors(rows) for name, rows in sorted(by_gpu.items())},
-        "unsupported": sum(row["status"] == "unsupported" for row in results),
-    }
-
-
-def errors(rows: Iterable[Json]) -> Json:
-    """Statistics of the step-time errors of some rows, and how many lie in their interval."""
-    good = [row for row in rows if row["error"] is not None]
-    inside = [row["interval_s"][0] <= row["measured_step_s"] <= row["interval_s"][1] for row in good]
-    return {**_statistics([row["error"] for row in good]), "coverage_90": float(np.mean(inside)) if good else None}
-
-
-def _statistics(found: list[float | None]) -> Json:
-    values = np.array([value for value in found if value is not None])
-    if not len(values):
-        return {"n": 0, "median_abs_error": None, "mean_abs_error": None, "p90_abs_error": None, "bias": None}
-    size = np.abs(values)
-    return {
-        "n": len(values),
-        "median_abs_error": float(np.median(size)),
-        "mean_abs_error": float(np.mean(size)),
-        "p90_abs_error": float(np.percentile(size, 90)),
-        "bias": float(np.median(values)),
-    }
+    return found.step, used
 
 
 def _wanted(row: Row, where: dict[str, str]) -> bool:
