@@ -6,6 +6,7 @@ from pathlib import Path
 
 from planner.files import write
 from reports.page import (
+    accuracy_page,
     capacity_page,
     compression_page,
     placement_page,
@@ -39,3 +40,8 @@ def write_compression(compared: Json, path: Path) -> None:
 def write_training(training: Json, path: Path) -> None:
     """Write the page of a training or of a search of its hyper-parameters to `path`, whole or not at all."""
     write(path, tuning_page(training) if "trials" in training else training_page(training))
+
+
+def write_accuracy(accuracy: Json, path: Path) -> None:
+    """Write the accuracy page of the JSON of `plan validate` to `path`, whole or not at all."""
+    write(path, accuracy_page(accuracy))

@@ -1,8 +1,16 @@
-"""The pages: a plan with its search, capacity of clusters, a placement, trainings, compressed models."""
+"""The pages: a plan with its search, capacity of clusters, a placement, trainings, compressed models, accuracy."""
 
 from __future__ import annotations
 
-from reports import capacity_parts, compression_parts, method_parts, placement_parts, plan_parts, training_parts
+from reports import (
+    accuracy_parts,
+    capacity_parts,
+    compression_parts,
+    method_parts,
+    placement_parts,
+    plan_parts,
+    training_parts,
+)
 from reports.document import document, figures
 from reports.markup import join, tag
 from reports.words import Json
@@ -89,3 +97,18 @@ def tuning_page(tuning: Json) -> str:
     return document(
         "Search of hyper-parameters", training_parts.search_header(tuning), sections, tuning["tool_version"]
     )
+
+
+def accuracy_page(accuracy: Json) -> str:
+    """One self-contained HTML page of the JSON of `plan validate`."""
+    sections = (
+        ("runs", "Every run", figures(("predicted_measured",), accuracy)),
+        ("worst", "The worst rows", accuracy_parts.worst(accuracy)),
+        ("parts", "By part", join((figures(("error_by_source",), accuracy), accuracy_parts.parts(accuracy)))),
+        ("ranking", "Ranking", join((figures(("layout_ranking",), accuracy), accuracy_parts.ranking(accuracy)))),
+        ("scaling", "Scaling", join((figures(("growth_slopes",), accuracy), accuracy_parts.scaling(accuracy)))),
+        ("refused", "Refused rows", accuracy_parts.refused(accuracy)),
+        ("method", "What the numbers mean", accuracy_parts.method()),
+    )
+    title = "Accuracy: predicted against measured"
+    return document(title, accuracy_parts.header(accuracy), sections, accuracy["tool_version"])

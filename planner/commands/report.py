@@ -1,4 +1,4 @@
-"""`plan report`: a plan, or a training of `plan train`, as one self-contained HTML page."""
+"""`plan report`: a plan, a training of `plan train` or a validation, as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ from planner.plan_file import read_json
 TRAINING = frozenset({"recipe", "curve", "evaluations", "strategy"})
 TUNING = frozenset({"recipe", "trials", "searched", "best"})
 """Keys by which the artefacts of `plan train` are known."""
+VALIDATION = frozenset({"rows", "summary"})
+"""Keys by which the JSON of `plan validate` is known."""
+SUMMARY = frozenset({"time", "memory", "by_source", "by_kind", "by_scale", "sets", "ranking", "scaling"})
+"""What the accuracy page draws of its summary."""
 
 
 @click.command()
@@ -26,19 +30,24 @@ TUNING = frozenset({"recipe", "trials", "searched", "best"})
 @click.option("--dry-run", is_flag=True, help="Check the plan and write nothing.")
 @click.option("--quiet", is_flag=True, help="No talk on stderr.")
 def command(plan_file: Path, out: Path, comparison: Path | None, dry_run: bool, quiet: bool) -> None:  # noqa: FBT001
-    """Write PLAN.json, or the training.json or tuning.json of `plan train`, as one offline HTML page."""
+    """Write PLAN.json, what `plan train` wrote, or the JSON of `plan validate`, as one offline HTML page."""
     data = read_json(plan_file)
-    trained = data.keys() >= TRAINING or data.keys() >= TUNING
-    if trained and comparison:
-        raise InputError(Fault("--comparison", "belongs to a plan, and this is a training", str(plan_file)))
+    trained, validated = data.keys() >= TRAINING or data.keys() >= TUNING, data.keys() >= VALIDATION
+    if comparison and (trained or validated):
+        kind = "training" if trained else "validation"
+        raise InputError(Fault("--comparison", f"belongs to a plan, and this is a {kind}", str(plan_file)))
+    if validated and not (isinstance(data["summary"], dict) and data["summary"].keys() >= SUMMARY):
+        raise InputError(Fault(str(plan_file), "is no complete validation; write it anew with `plan validate --json`"))
     found = _compared(comparison) if comparison else None
-    data = data if trained else document(of_json(data, str(plan_file)))
+    data = data if trained or validated else document(of_json(data, str(plan_file)))
     if dry_run:
         talk(f"would write {out}", quiet=quiet)
         return
     out.parent.mkdir(parents=True, exist_ok=True)
     if trained:
         reports().write_training(data, out)
+    elif validated:
+        reports().write_accuracy(data, out)
     else:
         reports().write_plan(data, None, out, found)
     talk(f"wrote {out}", quiet=quiet)

@@ -23,7 +23,7 @@ PERCENT = 100.0
 )
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the accuracy page (HTML) here.")
 @format_options
-def command(  # noqa: PLR0913  one argument per option
+def command(
     runs: Path,
     where: tuple[str, ...],
     tolerance: float | None,

@@ -58,18 +58,24 @@ def _ranking(found: Json) -> Sheet:
     sources = [_ranked(name, part) for name, part in found["by_source"].items()]
     groups = sorted(found["groups"], key=lambda group: (-group["layouts"], group["name"]))[:MOST]
     rows = [
-        _ranked(f"all {found['n']} groups, mean", found),
+        _ranked("all, mean", found),
         *sources,
-        *((g["name"], str(g["layouts"]), _tau(g["tau"]), _percent(g["regret"])) for g in groups),
+        *((_group(g), f"{g['layouts']} layouts", _tau(g["tau"]), _percent(g["regret"])) for g in groups),
     ]
     pairs, clear = found["pairs"], found["clear_pairs"]
-    notes = [
-        "Layouts of one model, batch and format on the same GPUs: Kendall's tau between predicted and measured time;"
-        " regret is the measured time of the layout predicted to be the fastest over the fastest, minus 1.",
+    what = (
+        "Kendall's tau between predicted and measured step time, over layouts of one model, batch and format on the"
+        " same GPUs; regret is the measured time of the layout predicted to be the fastest over the fastest, minus 1."
+    )
+    order = (
         f"Of {pairs['n']:,} pairs of layouts {_percent(pairs['in_order'])} are predicted in the measured order, of the"
-        f" {clear['n']:,} more than 3 % apart {_percent(clear['in_order'])}.",
-    ]
-    return Sheet("Ranking", ("group", "layouts", "tau", "regret"), rows if found["n"] else [], notes=notes)
+        f" {clear['n']:,} more than 3 % apart {_percent(clear['in_order'])}."
+    )
+    return Sheet("Ranking", ("of", "over", "tau", "regret"), rows if found["n"] else [], notes=[what, order])
+
+
+def _group(group: Json) -> str:
+    return f"  {group['model']}, batch {group['global_batch']:,}, {group['gpus']:,} {group['gpu']}"
 
 
 def _ranked(name: str, found: Json) -> tuple[str, ...]:
@@ -93,8 +99,9 @@ def _scaling(found: Json) -> Sheet:
     if found["n"]:
         within, most = _percent(found["within_tolerance"]), found["tolerance"]
         notes.append(
-            f"Slope of log tokens/s over log GPUs (1 is perfect scaling) of {found['n']} series, the worst first: median"
-            f" error {found['median_abs_error']:.3f}, mean {found['mean_abs_error']:.3f}, {within} within {most}."
+            f"Slope of log tokens/s over log GPUs (1 is perfect scaling), the worst first. Of {found['n']} series:"
+            f" median difference {found['median_abs_error']:.3f}, mean {found['mean_abs_error']:.3f}; {within} within"
+            f" {most}."
         )
     return Sheet("Scaling", ("series", "GPUs", "measured", "predicted", "difference"), rows, notes=notes)
 

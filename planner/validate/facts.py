@@ -32,7 +32,7 @@ def stated(row: Row) -> Json:
 
 
 def predicted(row: Row, plan: Plan, step: StepTime) -> Json:
-    """What the plan of a row adds: its regime, its layout, what it can be ranked with, and the parts of its step [s]."""
+    """What the plan of a row adds: regime, layout, what it can be ranked with, and the parts of its step [s]."""
     setting = plan.setting
     return {
         "regime": regime(setting),
@@ -41,6 +41,7 @@ def predicted(row: Row, plan: Plan, step: StepTime) -> Json:
         "stack": setting.stack.name,
         "layout": layout(plan),
         "ranking_group": ranking_group(row, plan),
+        "global_batch": setting.workload.global_batch,
         "tokens_per_step": setting.workload.tokens_per_step,
         "time": {field.name: float(getattr(step, field.name)) for field in fields(step)},
     }

@@ -59,6 +59,7 @@ def _ranked(rows: list[Json]) -> Json:
     chosen, best = int(np.argmin(predicted)), int(np.argmin(measured))
     return {
         "name": rows[0]["ranking_group"],
+        **{key: rows[0][key] for key in ("model", "gpu", "gpus", "global_batch")},
         "source": rows[0]["source"].split(" ")[0],
         "layouts": len(rows),
         "tau": None if alike else float(kendalltau(measured, predicted).statistic),

@@ -19,7 +19,17 @@ from planner.validate.summary import summary
 from planner.validate.translate import translate
 
 Json = dict[str, Any]
-PREDICTED = ("regime", "kind", "precision", "stack", "layout", "ranking_group", "tokens_per_step", "time")
+PREDICTED = (
+    "regime",
+    "kind",
+    "precision",
+    "stack",
+    "layout",
+    "ranking_group",
+    "global_batch",
+    "tokens_per_step",
+    "time",
+)
 """What only a predicted row has."""
 FIRST_STAGE = re.compile(r"MLCommons")
 """Sources whose logging rank, on the first stage, prints its own peak; all others print the largest."""

@@ -17,17 +17,21 @@ from reports.figures import (
     comparison,
     cost_to_train,
     days_to_train,
+    error_by_source,
     expert_load,
     frontier,
     goodput,
     gpu_load,
+    growth_slopes,
     headroom,
+    layout_ranking,
     learning_rate,
     memory_stages,
     mfu,
     migration,
     node_traffic,
     parameters,
+    predicted_measured,
     replanning,
     routing_drift,
     searched,
@@ -42,7 +46,7 @@ from reports.words import Json
 
 
 class Drawing(NamedTuple):
-    """`artefact`: plan, search, comparison, compression, capacity, placement, training or tuning.
+    """`artefact`: plan, search, comparison, compression, capacity, placement, training, tuning or accuracy.
 
     `drawable`: whether it has what the figure shows.
     """
@@ -83,5 +87,11 @@ FIGURES: Final = {
     "training_curve": Drawing("training", training_curve.draw, training_curve.read, _has("curve")),
     "learning_rate": Drawing("training", learning_rate.draw, learning_rate.read, _has("curve")),
     "trials": Drawing("tuning", trials.draw, trials.read, _has("trials")),
+    "predicted_measured": Drawing(
+        "accuracy", predicted_measured.draw, predicted_measured.read, predicted_measured.drawable
+    ),
+    "error_by_source": Drawing("accuracy", error_by_source.draw, error_by_source.read, error_by_source.drawable),
+    "layout_ranking": Drawing("accuracy", layout_ranking.draw, layout_ranking.read, layout_ranking.drawable),
+    "growth_slopes": Drawing("accuracy", growth_slopes.draw, growth_slopes.read, growth_slopes.drawable),
     "migration": Drawing("placement", migration.draw, migration.read, migration.drawable),
 }
