@@ -10,7 +10,7 @@ from planner.commands.options import Finite
 from planner.commands.output import emit, format_options, progress, reports, talk
 from planner.commands.validate_sheets import sheets
 from planner.errors import CheckFailed, Fault, InputError
-from planner.validate.score import validate
+from planner.validate.score import selected, validate
 
 PERCENT = 100.0
 
@@ -22,12 +22,14 @@ PERCENT = 100.0
     "--tolerance", type=Finite(min=0.0), help="Fail (exit 5) when the median time error is above this many percent."
 )
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the accuracy page (HTML) here.")
+@click.option("--dry-run", is_flag=True, help="Check the runs and say what would be predicted.")
 @format_options
 def command(
     runs: Path,
     where: tuple[str, ...],
     tolerance: float | None,
     report: Path | None,
+    dry_run: bool,  # noqa: FBT001
     form: str,
     quiet: bool,  # noqa: FBT001
 ) -> None:
@@ -38,9 +40,14 @@ def command(
         if not equals or not key:
             raise InputError(Fault("--where", "expected KEY=VALUE", item))
         chosen[key] = value
-    data = validate(runs, chosen, progress(quiet=quiet))
-    if not data["rows"]:
+    rows = selected(runs, chosen)
+    if not rows:
         raise InputError(Fault("--where", f"no row of {runs} matches", " ".join(where)))
+    if dry_run:
+        page = f" and write {report}" if report else ""
+        talk(f"would predict {len(rows):,} runs{page}; the inputs are sound", quiet=quiet)
+        return
+    data = validate(runs, rows, progress(quiet=quiet))
     if report:
         reports().write_accuracy(data, report)
         talk(f"wrote {report}", quiet=quiet)

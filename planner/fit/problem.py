@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,19 @@ _GENERATION, _GPU, _FORM, _OWN = 0.5, 0.2, 0.15, 0.15
 
 @dataclass(frozen=True)
 class Run:
-    """A run to fit: its plan, log of the measured step, weight, source family."""
+    """A run to fit: its plan, log of the measured step, weight, source family.
+
+    An ablation also sets `held`, mechanisms at a plain value whatever is fitted, and `without`, parts of the step that
+    are left out of its sum.
+    """
 
     name: str
     plan: Plan
     target: float
     weight: float
     source: str
+    held: Mapping[str, float] = field(default_factory=dict)
+    without: tuple[str, ...] = ()
 
     @property
     def clock(self) -> tuple[str, str]:
@@ -214,10 +220,12 @@ def predict(run: Run, values: dict[str, Floats], base: dict[str, float]) -> Floa
     for p in PARAMETERS:
         own, usual = getattr(setting.stack, p.name), base[p.name]
         fields[p.name] = values[p.name] if own == usual else own if not usual else values[p.name] * (own / usual)
+    fields |= {name: value for name, value in run.held.items() if name in fields}
     batch: dict[str, Any] = {
         "stack": replace(setting.stack, **fields),
-        "clock": values["sustained"],
-        "pace": values["host_pace"] if setting.cluster.node.host == GRACE else 1.0,
+        "clock": run.held.get("sustained", values["sustained"]),
+        "pace": run.held.get("host_pace", values["host_pace"]) if setting.cluster.node.host == GRACE else 1.0,
     }
-    total = estimate(replace(setting, **batch), run.plan.degrees).step.total
+    step = estimate(replace(setting, **batch), run.plan.degrees).step
+    total = step.total - sum(getattr(step, part) for part in run.without)
     return np.broadcast_to(np.log(np.asarray(total, dtype=np.float64)), values["sustained"].shape)

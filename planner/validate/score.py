@@ -37,14 +37,19 @@ ALLOCATED, RESERVED = re.compile(r"MLCommons|SimuMax"), re.compile(r"torchtitan|
 """Sources that print what torch has allocated or reserved; all others are taken to print what the driver reports."""
 
 
+def selected(path: Path, where: dict[str, str]) -> list[Row]:
+    """The rows of `path` whose fields contain the texts of `where`; InputError with every fault of the file."""
+    return [row for row in read(path) if all(text.lower() in _field(row, key).lower() for key, text in where.items())]
+
+
 def validate(
-    path: Path, where: dict[str, str] | None = None, progress: Callable[[str, int, int], None] | None = None
+    path: Path, rows: list[Row] | None = None, progress: Callable[[str, int, int], None] | None = None
 ) -> Json:
-    """The JSON of `plan validate` for the rows of `path` whose fields contain the texts of `where`.
+    """The JSON of `plan validate` for `rows` of `path`, by default all.
 
     `progress` is told what is done, how many rows are, and of how many.
     """
-    rows = [row for row in read(path) if _wanted(row, where or {})]
+    rows = selected(path, {}) if rows is None else rows
     results = []
     for done, row in enumerate(rows):
         if progress:
@@ -104,10 +109,6 @@ def price(plan: Plan, source: str) -> tuple[StepTime, float]:
     elif RESERVED.search(source):
         used -= gpu.reserve
     return found.step, used
-
-
-def _wanted(row: Row, where: dict[str, str]) -> bool:
-    return all(text.lower() in _field(row, key).lower() for key, text in where.items())
 
 
 def _field(row: Row, key: str) -> str:

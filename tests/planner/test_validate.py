@@ -11,7 +11,7 @@ from planner.validate.hardware import nic_rate
 from planner.validate.intervals import fit_intervals, text
 from planner.validate.read import measured_peak, measured_step, read
 from planner.validate.refusal import Refused
-from planner.validate.score import predict, price, summary, validate
+from planner.validate.score import predict, price, selected, summary, validate
 from planner.validate.translate import translate
 
 RUN = {
@@ -243,8 +243,8 @@ def test_where_selects_rows(tmp_path):
     """--where compares text in the row, its hardware or its layout."""
     file = tmp_path / "runs.yaml"
     file.write_text("[" + str(RUN).replace("True", "true") + "]", encoding="utf-8")
-    assert len(validate(file, {"gpu": "h100"})["rows"]) == 1
-    assert validate(file, {"gpu": "A100"})["rows"] == []
+    assert len(selected(file, {"gpu": "h100"})) == 1
+    assert selected(file, {"gpu": "A100"}) == []
 
 
 def test_intervals_file(tmp_path):

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from reports.page import capacity_page, placement_page, plan_page
-from tests.reports import fixtures
+from reports.page import accuracy_page, capacity_page, placement_page, plan_page
+from tests.reports import accuracy_fixtures, fixtures
 
 # Runs at the end of the page and tells the frame around it what the reader sees.
 PROBE = """<script>setTimeout(() => parent.postMessage(JSON.stringify({
@@ -56,11 +56,13 @@ LOOKS = (
     Look("plan", 1280, dark=False), Look("plan", 390, dark=True),
     Look("capacity", 1280, dark=True), Look("capacity", 390, dark=False),
     Look("placement", 1280, dark=False), Look("placement", 390, dark=True),
+    Look("accuracy", 1280, dark=False), Look("accuracy", 390, dark=True),
 )  # fmt: skip
 PAGES = {
     "plan": lambda: plan_page(fixtures.plan(), fixtures.search()),
     "capacity": lambda: capacity_page(fixtures.capacity()),
     "placement": lambda: placement_page(fixtures.placement()),
+    "accuracy": lambda: accuracy_page(accuracy_fixtures.accuracy()),
 }
 
 
@@ -97,7 +99,7 @@ def test_the_console_is_silent(seen):
 def test_every_figure_is_drawn(seen):
     """Each figure of the page has its drawing with marks in it."""
     look, (told, _, _) = seen
-    assert len(told["drawn"]) == {"plan": 8, "capacity": 6, "placement": 7}[look.page]
+    assert len(told["drawn"]) == {"plan": 8, "capacity": 6, "placement": 7, "accuracy": 4}[look.page]
     assert all(drawings > 0 and marks > 0 for _, drawings, marks in told["drawn"])
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from reports import theme
 from reports.figures import FIGURES, scaling
-from tests.reports import compression_fixtures, fixtures, training_fixtures
+from tests.reports import accuracy_fixtures, compression_fixtures, fixtures, training_fixtures
 
 ARTEFACTS = {
     "plan": fixtures.plan,
@@ -17,6 +17,7 @@ ARTEFACTS = {
     "placement": fixtures.placement,
     "training": training_fixtures.training,
     "tuning": training_fixtures.tuning,
+    "accuracy": accuracy_fixtures.accuracy,
 }
 HEX = re.compile(r"#[0-9a-fA-F]{6}\b")
 

@@ -9,8 +9,16 @@ from planner.errors import InputError
 from reports.cli import write_capacity, write_placement, write_plan
 from reports.figures import FIGURES
 from reports.markup import Html, tag
-from reports.page import capacity_page, compression_page, placement_page, plan_page, training_page, tuning_page
-from tests.reports import compression_fixtures, fixtures, training_fixtures
+from reports.page import (
+    accuracy_page,
+    capacity_page,
+    compression_page,
+    placement_page,
+    plan_page,
+    training_page,
+    tuning_page,
+)
+from tests.reports import accuracy_fixtures, compression_fixtures, fixtures, training_fixtures
 
 HOSTILE = "<script>alert(1)</script>\"'&<a href=http://x>"
 MEGABYTE = 1e6
@@ -42,13 +50,14 @@ class Reader(HTMLParser):
             self.text.append(data)
 
 
-@pytest.fixture(scope="module", params=["plan", "capacity", "placement"])
+@pytest.fixture(scope="module", params=["plan", "capacity", "placement", "accuracy"])
 def page(request):
     """Each page of the fixtures."""
     made = {
         "plan": lambda: plan_page(fixtures.plan(), fixtures.search()),
         "capacity": lambda: capacity_page(fixtures.capacity()),
         "placement": lambda: placement_page(fixtures.placement()),
+        "accuracy": lambda: accuracy_page(accuracy_fixtures.accuracy()),
     }
     return made[request.param]()
 
@@ -91,6 +100,7 @@ def test_every_registered_figure_has_a_place():
     """The pages together show all figures of the registry, each once."""
     pages = plan_page(fixtures.plan(), fixtures.search(), fixtures.comparison()) + capacity_page(fixtures.capacity())
     pages += placement_page(fixtures.placement()) + compression_page(compression_fixtures.compression())
+    pages += accuracy_page(accuracy_fixtures.accuracy())
     pages += training_page(training_fixtures.training()) + tuning_page(training_fixtures.tuning())
     assert sorted(re.findall(r'id="figure-(\w+)"', pages)) == sorted(FIGURES)
 
