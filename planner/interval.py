@@ -1,7 +1,10 @@
 """A 90 % interval around a step time, from the residuals of published runs of the same regime.
 
-The factors are the 5 % and 95 % quantiles of measured over predicted (`planner.validate.intervals` makes the file).
-Where the model is biased for a regime the interval lies to one side of the estimate: it is widened to contain it.
+The factors are the 5 % and 95 % quantiles of measured over predicted (`planner.validate.intervals` makes the file), of
+runs whose source the fit had not seen: the uncertainty of its parameters is in them. Where the model is biased for a
+regime the interval lies to one side of the estimate: it is widened to contain it. For what no run shows (a family of
+software stacks, a GPU generation, more GPUs) the factors are raised to a power that runs left out with all of their
+kind have measured.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from planner import stack
 from planner.setting import Setting
 
 SMALL = 1.5e9  # parameters of a dense model
@@ -28,13 +32,29 @@ def regime(setting: Setting) -> str:
 
 def interval(setting: Setting, step_time: float) -> tuple[float, float]:
     """Lower and upper bound [s] around `step_time`; those of all runs for a regime with too few."""
-    factors = _table()
-    low, high = (factors[regime(setting)] if regime(setting) in factors else factors["all"])["factors"]
-    return min(low, 1.0) * step_time, max(high, 1.0) * step_time
+    regimes = _table()["regimes"]
+    low, high = (regimes[regime(setting)] if regime(setting) in regimes else regimes["all"])["factors"]
+    power = widening(setting)
+    return min(low, 1.0) ** power * step_time, max(high, 1.0) ** power * step_time
+
+
+def novelties(setting: Setting) -> list[str]:
+    """What of a setting no fitted run shows: `family` of stacks, `generation` of GPUs, `size` of the cluster."""
+    seen = _table()["seen"]
+    new = {
+        "family": stack.family(setting.stack.name) not in seen["families"],
+        "generation": setting.gpu.generation not in seen["generations"],
+        "size": setting.cluster.gpus > seen["gpus"],
+    }
+    return [name for name, true in new.items() if true]
+
+
+def widening(setting: Setting) -> float:
+    """The power of the factors: 1 for what is known, the largest measured one of what is not."""
+    return max([1.0, *(float(_table()["widening"][name]) for name in novelties(setting))])
 
 
 @cache
 def _table() -> dict[str, Any]:
     text = resources.files("planner").joinpath("data", "intervals.toml").read_text(encoding="utf-8")
-    table: dict[str, Any] = tomllib.loads(text)["regimes"]
-    return table
+    return tomllib.loads(text)

@@ -103,5 +103,10 @@ def prior(name: str) -> dict[str, Any]:
     return tomllib.loads((_folder() / f"{name}.toml").read_text(encoding="utf-8"))
 
 
+def family(name: str) -> str:
+    """The stacks that deviate alike from what their files say; a stack without kin is a family of its own."""
+    return str(prior(name).get("family", name)) if name in names() else name
+
+
 def _folder() -> Traversable:
     return resources.files("planner") / "data" / "stacks"

@@ -1,12 +1,14 @@
 """`python -m planner.fit RUNS [RUNS …] FOLDER`: writes fitted.toml and intervals.toml there, says how good they are.
 
-The intervals are those of runs whose whole source was left out of the fit.
+The intervals are those of runs whose whole source was left out of the fit. `python -m planner.fit --budget RUNS
+[RUNS …]` prints instead what each mechanism is worth (`planner.fit.budget`).
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,37 +16,63 @@ import numpy as np
 
 from planner import stack
 from planner.files import write
+from planner.fit.budget import budget, markdown
 from planner.fit.problem import GRACE, PARAMETERS, Layout, Run, load
 from planner.fit.solve import Floats, cross_validate, errors, fit, layout_of
 from planner.interval import regime
-from planner.validate.intervals import fit_intervals, text
+from planner.validate.intervals import Residual, coverage, fit_intervals, text, widening
+
+LARGE = 1024  # GPUs; runs on more are left out to see how far smaller ones carry
+NOVEL: dict[str, Callable[[Run], str]] = {
+    "family": lambda run: stack.family(run.plan.setting.stack.name),
+    "generation": lambda run: run.plan.setting.gpu.generation,
+    "size": lambda run: "large" if run.plan.setting.cluster.gpus > LARGE else "",
+}
+"""What may be new about a plan, as the label of the runs that are left out together."""
 
 
 def main(files: Sequence[Path], folder: Path) -> None:
     """Fit all runs of the files, then each time without one source, and write both results."""
-    runs = [run for file in files for run in load(file)]
+    runs = _load(files)
     layout = layout_of(runs)
     prior = layout.prior()
     vector, spread = fit(runs, layout, prior, prior)
     inside = errors(runs, layout, vector)
-    sys.stderr.write(f"in sample: {_words(np.array(list(inside.values())))}\n")
+    _say(f"in sample: {_words(np.array(list(inside.values())))}")
     outside = cross_validate(runs, layout, prior, vector)
     quality = _words(np.array(list(outside.values())))
-    sys.stderr.write(f"source left out: {quality}\n")
+    _say(f"source left out: {quality}")
     for name, part in _parts(runs).items():
-        sys.stderr.write(f"  {name}: {_words(np.array([outside[run.name] for run in part]))}\n")
+        _say(f"  {name}: {_words(np.array([outside[run.name] for run in part]))}")
     write(folder / "fitted.toml", toml(runs, layout, vector, spread, quality))
-    rows = [
-        {
-            "regime": regime(run.plan.setting),
-            "error": outside[run.name],
-            "measured_step_s": 1.0,
-            "predicted_step_s": float(np.exp(outside[run.name])),
-        }
-        for run in runs
-    ]
-    found = text(fit_intervals({"rows": rows}), f"{datetime.now(UTC):%Y-%m-%d}")
-    write(folder / "intervals.toml", found)
+    wider = {}
+    for name, label in NOVEL.items():
+        novel = cross_validate(runs, layout, prior, vector, [label(run) for run in runs])
+        wider[name] = widening(novel, outside) if novel else 1.0
+        if novel:
+            _say(f"{name} left out: {_words(np.array(list(novel.values())))}; {wider[name]:.2f} times as wide")
+    write(folder / "intervals.toml", intervals(runs, outside, wider))
+
+
+def intervals(runs: Sequence[Run], outside: Mapping[str, float], wider: Mapping[str, float]) -> str:
+    """The file of intervals from the log errors of runs left out with their source; says how many lie in them."""
+    residuals = [Residual(run.source, regime(run.plan.setting), float(np.exp(-outside[run.name]))) for run in runs]
+    for name, (share, count) in coverage(residuals).items():
+        _say(f"in 90 % intervals made from other sources, {name}: {100.0 * share:.1f} % of {count}")
+    seen = {
+        "families": sorted({stack.family(run.plan.setting.stack.name) for run in runs}),
+        "generations": sorted({run.plan.setting.gpu.generation for run in runs}),
+        "gpus": max(run.plan.setting.cluster.gpus for run in runs),
+    }
+    return text(fit_intervals(residuals), wider, seen, f"{datetime.now(UTC):%Y-%m-%d}")
+
+
+def _load(files: Sequence[Path]) -> list[Run]:
+    return [run for file in files for run in load(file)]
+
+
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
 
 
 def _parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
@@ -99,5 +127,17 @@ def _words(log_errors: Floats) -> str:
     )
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m planner.fit", description=__doc__)
+    parser.add_argument("--budget", action="store_true", help="print what each mechanism is worth, write nothing")
+    parser.add_argument("files", nargs="+", type=Path, metavar="RUNS", help="published runs; the last names the folder")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    main([Path(name) for name in sys.argv[1:-1]], Path(sys.argv[-1]))
+    given = _arguments()
+    if given.budget:
+        every = _load(given.files)
+        sys.stdout.write(markdown(budget(every), len(every)))
+    else:
+        main(given.files[:-1], given.files[-1])

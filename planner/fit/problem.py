@@ -176,8 +176,7 @@ def _kin(one: str, other: str) -> float:
     """Correlation of how two stacks deviate from what their files say."""
     if one == other:
         return 1.0
-    family = stack.prior(one).get("family")
-    return KIN * (family is not None and family == stack.prior(other).get("family"))
+    return KIN * (stack.family(one) == stack.family(other))
 
 
 def _clock_kin(some: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> Floats:

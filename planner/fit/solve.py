@@ -88,10 +88,13 @@ def _robust_slope(misfit: Floats) -> Floats:
     return np.sqrt(0.5 * (root + 1.0)) / root
 
 
-def _left_out(source: str, runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
-    kept = [run for run in runs if run.source != source]
-    vector = solve(kept, layout, start, prior, FOLD_ROUNDS)
-    return errors([run for run in runs if run.source == source], layout, vector)
+def _left_out(
+    part: str, runs: Sequence[Run], labels: Sequence[str], layout: Layout, prior: Floats, start: Floats
+) -> dict[str, float]:
+    """Errors of the runs labelled `part`, by a fit of all others; the prior where there are none."""
+    kept = [run for run, label in zip(runs, labels, strict=True) if label != part]
+    vector = solve(kept, layout, start, prior, FOLD_ROUNDS) if kept else prior
+    return errors([run for run, label in zip(runs, labels, strict=True) if label == part], layout, vector)
 
 
 def errors(out: Sequence[Run], layout: Layout, vector: Floats) -> dict[str, float]:
@@ -100,14 +103,18 @@ def errors(out: Sequence[Run], layout: Layout, vector: Floats) -> dict[str, floa
     return dict(zip((run.name for run in out), found.tolist(), strict=True))
 
 
-def cross_validate(runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats) -> dict[str, float]:
-    """Log of predicted over measured of each run, by a fit that saw no run of its source.
+def cross_validate(
+    runs: Sequence[Run], layout: Layout, prior: Floats, start: Floats, labels: Sequence[str] | None = None
+) -> dict[str, float]:
+    """Log of predicted over measured of each run, by a fit that saw no run with its label (by default its source).
 
-    Each fit goes on from `start`, the fit of all, which saves rounds; where it ends is decided by the runs it sees.
+    Runs labelled "" are never left out. Each fit goes on from `start`, the fit of all, which saves rounds; where it
+    ends is decided by the runs it sees.
     """
-    work = partial(_left_out, runs=runs, layout=layout, prior=prior, start=start)
+    labels = [run.source for run in runs] if labels is None else labels
+    work = partial(_left_out, runs=runs, labels=labels, layout=layout, prior=prior, start=start)
     found: dict[str, float] = {}
     with ProcessPoolExecutor(2) as pool:
-        for part in pool.map(work, sorted({run.source for run in runs})):
+        for part in pool.map(work, sorted({label for label in labels if label})):
             found |= part
     return found

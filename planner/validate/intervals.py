@@ -3,30 +3,73 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 Json = dict[str, Any]
-FEWEST = 30  # runs; a regime with fewer takes the quantiles of all
+FEWEST, SOURCES = 30, 2
+"""Runs and sources; a regime with fewer takes the quantiles of all (one source doesn't show how sources differ)."""
 QUANTILES = (0.05, 0.95)
 
 
-def fit_intervals(result: Json) -> Json:
-    """Factors and number of runs by regime, and of `all`, from a result of `plan validate`."""
-    found: dict[str, list[float]] = defaultdict(list)
-    for row in result["rows"]:
-        if row["error"] is not None:
-            for name in ("all", row["regime"]):
-                found[name].append(row["measured_step_s"] / row["predicted_step_s"])
+class Residual(NamedTuple):
+    """Measured over predicted step time of a run that the prediction has not seen."""
+
+    source: str
+    regime: str
+    ratio: float
+
+
+def fit_intervals(residuals: Iterable[Residual]) -> Json:
+    """Factors and number of runs by regime, and of `all`."""
+    found: dict[str, list[Residual]] = defaultdict(list)
+    for residual in residuals:
+        for name in ("all", residual.regime):
+            found[name].append(residual)
     return {
-        name: {"factors": [float(factor) for factor in np.quantile(ratios, QUANTILES)], "runs": len(ratios)}
-        for name, ratios in sorted(found.items())
-        if name == "all" or len(ratios) >= FEWEST
+        name: {"factors": _quantiles([each.ratio for each in part]), "runs": len(part)}
+        for name, part in sorted(found.items())
+        if name == "all" or (len(part) >= FEWEST and len({each.source for each in part}) >= SOURCES)
     }
 
 
-def text(regimes: Json, day: str) -> str:
+def bounds(regimes: Json, regime: str) -> tuple[float, float]:
+    """Lower and upper factor of a regime, those of all where it has too few runs; they hold the prediction itself."""
+    low, high = (regimes[regime] if regime in regimes else regimes["all"])["factors"]
+    return min(low, 1.0), max(high, 1.0)
+
+
+def coverage(residuals: Sequence[Residual]) -> dict[str, tuple[float, int]]:
+    """Share of the runs of each regime, and of `all`, that lie in intervals made from other sources, and their number.
+
+    Neither the prediction nor the interval of a run has seen its source.
+    """
+    inside: dict[str, list[bool]] = defaultdict(list)
+    for source in sorted({each.source for each in residuals}):
+        others = [each for each in residuals if each.source != source]
+        if not others:
+            continue
+        regimes = fit_intervals(others)
+        for each in (each for each in residuals if each.source == source):
+            low, high = bounds(regimes, each.regime)
+            for name in ("all", each.regime):
+                inside[name].append(low <= each.ratio <= high)
+    return {name: (float(np.mean(found)), len(found)) for name, found in sorted(inside.items())}
+
+
+def widening(novel: Mapping[str, float], usual: Mapping[str, float]) -> float:
+    """By what power factors grow for what no run has shown: spread of log errors without it over the usual, at least 1.
+
+    `novel` and `usual` hold the log errors of runs by name, the first left out with all that is like them, the second
+    with their source; spread is the ninetieth percentile of the absolute errors of the runs in `novel`.
+    """
+    spread, known = (np.percentile(np.abs([errors[name] for name in novel]), 90) for errors in (novel, usual))
+    return max(float(spread / known), 1.0)
+
+
+def text(regimes: Json, wider: Mapping[str, float], seen: Mapping[str, Any], day: str) -> str:
     """The TOML file."""
     lines = [
         "# Measured over predicted step time of published runs: their 5 % and 95 % quantiles by GPU generation and",
@@ -39,4 +82,18 @@ def text(regimes: Json, day: str) -> str:
     for name, regime in regimes.items():
         low, high = regime["factors"]
         lines.append(f"{name} = {{ factors = [{low:.3f}, {high:.3f}], runs = {regime['runs']} }}")
+    lines += [
+        "",
+        "# Power of the factors for what no run shows: spread of log errors of runs left out with their whole family",
+        "# of stacks, GPU generation or size, over that of the same runs left out with their source.",
+        "[widening]",
+        *(f"{name} = {power:.2f}" for name, power in wider.items()),
+        "",
+        "[seen]",
+        *(f"{name} = {value}".replace("'", '"') for name, value in seen.items()),
+    ]
     return "\n".join(lines) + "\n"
+
+
+def _quantiles(ratios: list[float]) -> list[float]:
+    return [float(factor) for factor in np.quantile(ratios, QUANTILES)]
