@@ -1,7 +1,7 @@
 """`python -m planner.fit RUNS [RUNS …] FOLDER`: writes fitted.toml and intervals.toml there, says how good they are.
 
 The intervals are those of runs whose whole source was left out of the fit. `python -m planner.fit --budget RUNS
-[RUNS …]` prints instead what each mechanism is worth (`planner.fit.budget`).
+[RUNS …]` prints instead what each mechanism is worth (`planner.fit.budget`). `--page FILE` puts the table into a page.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from planner import stack
 from planner.files import write
 from planner.fit.budget import budget, markdown
 from planner.fit.problem import GRACE, PARAMETERS, Layout, Run, load
+from planner.fit.quality import insert, residuals, table, words
 from planner.fit.solve import Floats, cross_validate, errors, fit, layout_of
-from planner.interval import regime
-from planner.validate.intervals import Residual, coverage, fit_intervals, text, widening
+from planner.validate.intervals import fit_intervals, text, widening
 
 LARGE = 1024  # GPUs; runs on more are left out to see how far smaller ones carry
 NOVEL: dict[str, Callable[[Run], str]] = {
@@ -31,56 +31,35 @@ NOVEL: dict[str, Callable[[Run], str]] = {
 """What may be new about a plan, as the label of the runs that are left out together."""
 
 
-def main(files: Sequence[Path], folder: Path) -> None:
-    """Fit all runs of the files, then each time without one source, and write both results."""
-    runs = _load(files)
+def main(runs: Sequence[Run], folder: Path) -> str:
+    """Fit all runs, then each time without one source, and write both results; the table of how good they are."""
     layout = layout_of(runs)
     prior = layout.prior()
     vector, spread = fit(runs, layout, prior, prior)
-    inside = errors(runs, layout, vector)
-    _say(f"in sample: {_words(np.array(list(inside.values())))}")
     outside = cross_validate(runs, layout, prior, vector)
-    quality = _words(np.array(list(outside.values())))
-    _say(f"source left out: {quality}")
-    for name, part in _parts(runs).items():
-        _say(f"  {name}: {_words(np.array([outside[run.name] for run in part]))}")
+    quality = words(np.array(list(outside.values())))
     write(folder / "fitted.toml", toml(runs, layout, vector, spread, quality))
+    lines = []
     wider = {}
     for name, label in NOVEL.items():
         novel = cross_validate(runs, layout, prior, vector, [label(run) for run in runs])
         wider[name] = widening(novel, outside) if novel else 1.0
         if novel:
-            _say(f"{name} left out: {_words(np.array(list(novel.values())))}; {wider[name]:.2f} times as wide")
+            known = words(np.array([outside[run] for run in novel]))
+            told = f"{words(np.array(list(novel.values())))}; {wider[name]:.2f} times as wide"
+            lines.append(f"- whole {name} left out ({len(novel)} runs): {told} as with the source left out ({known})")
     write(folder / "intervals.toml", intervals(runs, outside, wider))
+    return table(runs, errors(runs, layout, vector), outside) + "\n" + "\n".join(lines) + "\n"
 
 
 def intervals(runs: Sequence[Run], outside: Mapping[str, float], wider: Mapping[str, float]) -> str:
-    """The file of intervals from the log errors of runs left out with their source; says how many lie in them."""
-    residuals = [Residual(run.source, regime(run.plan.setting), float(np.exp(-outside[run.name]))) for run in runs]
-    for name, (share, count) in coverage(residuals).items():
-        _say(f"in 90 % intervals made from other sources, {name}: {100.0 * share:.1f} % of {count}")
+    """The file of intervals from the log errors of runs left out with their source."""
     seen = {
         "families": sorted({stack.family(run.plan.setting.stack.name) for run in runs}),
         "generations": sorted({run.plan.setting.gpu.generation for run in runs}),
         "gpus": max(run.plan.setting.cluster.gpus for run in runs),
     }
-    return text(fit_intervals(residuals), wider, seen, f"{datetime.now(UTC):%Y-%m-%d}")
-
-
-def _load(files: Sequence[Path]) -> list[Run]:
-    return [run for file in files for run in load(file)]
-
-
-def _say(sentence: str) -> None:
-    sys.stderr.write(f"{sentence}\n")
-
-
-def _parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """The runs by source, and the mixtures of experts apart."""
-    found = {"mixtures": [run for run in runs if run.plan.setting.model.experts]}
-    for run in runs:
-        found.setdefault(run.source, []).append(run)
-    return {name: part for name, part in sorted(found.items()) if part}
+    return text(fit_intervals(residuals(runs, outside)), wider, seen, _today())
 
 
 def toml(runs: Sequence[Run], layout: Layout, vector: Floats, spread: Floats, quality: str) -> str:
@@ -90,7 +69,7 @@ def toml(runs: Sequence[Run], layout: Layout, vector: Floats, spread: Floats, qu
         f"# Residuals with the run's whole source left out of the fit: {quality}.",
         "# Behind each value its standard error: a share of the value, for overlaps the plain difference.",
         "# Stacks without runs take their own file's values, moved as those of their family were.",
-        f"date = {datetime.now(UTC):%Y-%m-%d}",
+        f"date = {_today()}",
         "",
         "[host_pace]",
         f"{GRACE} = {np.exp(vector[-1]):.4g}  # {spread[-1]:.2g}",
@@ -118,26 +97,24 @@ def toml(runs: Sequence[Run], layout: Layout, vector: Floats, spread: Floats, qu
     return "\n".join(lines) + "\n"
 
 
-def _words(log_errors: Floats) -> str:
-    size = 100.0 * np.abs(np.expm1(log_errors))
-    bias = 100.0 * float(np.median(np.expm1(log_errors)))
-    return (
-        f"median {np.median(size):.1f} %, mean {np.mean(size):.1f} %, P90 {np.percentile(size, 90):.1f} %, "
-        f"bias {bias:+.1f} %"
-    )
+def _today() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m planner.fit", description=__doc__)
-    parser.add_argument("--budget", action="store_true", help="print what each mechanism is worth, write nothing")
+    parser.add_argument("--budget", action="store_true", help="print what each mechanism is worth, write no fit")
+    parser.add_argument("--page", type=Path, help="a page with the marks <!-- fit:begin --> (or budget) to put it in")
     parser.add_argument("files", nargs="+", type=Path, metavar="RUNS", help="published runs; the last names the folder")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     given = _arguments()
-    if given.budget:
-        every = _load(given.files)
-        sys.stdout.write(markdown(budget(every), len(every)))
-    else:
-        main(given.files[:-1], given.files[-1])
+    every = [run for file in (given.files if given.budget else given.files[:-1]) for run in load(file)]
+    shown = markdown(budget(every), len(every)) if given.budget else main(every, given.files[-1])
+    sys.stdout.write(shown)
+    if given.page:
+        names = " ".join([*(["--budget"] if given.budget else []), *(file.name for file in given.files)])
+        made = f"\n{_today()}, `python -m planner.fit {names}`:\n\n{shown}\n"
+        insert(given.page, "budget" if given.budget else "fit", made)

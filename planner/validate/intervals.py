@@ -41,22 +41,20 @@ def bounds(regimes: Json, regime: str) -> tuple[float, float]:
     return min(low, 1.0), max(high, 1.0)
 
 
-def coverage(residuals: Sequence[Residual]) -> dict[str, tuple[float, int]]:
-    """Share of the runs of each regime, and of `all`, that lie in intervals made from other sources, and their number.
+def covered(residuals: Sequence[Residual]) -> list[bool]:
+    """Whether each run lies in an interval made from other sources alone; none does where there is no other source.
 
     Neither the prediction nor the interval of a run has seen its source.
     """
-    inside: dict[str, list[bool]] = defaultdict(list)
-    for source in sorted({each.source for each in residuals}):
-        others = [each for each in residuals if each.source != source]
-        if not others:
-            continue
-        regimes = fit_intervals(others)
-        for each in (each for each in residuals if each.source == source):
-            low, high = bounds(regimes, each.regime)
-            for name in ("all", each.regime):
-                inside[name].append(low <= each.ratio <= high)
-    return {name: (float(np.mean(found)), len(found)) for name, found in sorted(inside.items())}
+    regimes = {
+        source: fit_intervals([each for each in residuals if each.source != source])
+        for source in {each.source for each in residuals}
+    }
+    inside = []
+    for each in residuals:
+        low, high = bounds(regimes[each.source], each.regime) if regimes[each.source] else (np.inf, -np.inf)
+        inside.append(low <= each.ratio <= high)
+    return inside
 
 
 def widening(novel: Mapping[str, float], usual: Mapping[str, float]) -> float:

@@ -1,17 +1,15 @@
 """Reading and translating published runs."""
 
 import copy
-import tomllib
 
 import pytest
 
 from planner.errors import InputError
 from planner.estimate import estimate
 from planner.validate.hardware import nic_rate
-from planner.validate.intervals import fit_intervals, text
 from planner.validate.read import measured_peak, measured_step, read
 from planner.validate.refusal import Refused
-from planner.validate.score import predict, price, selected, summary, validate
+from planner.validate.score import predict, price, selected, summary
 from planner.validate.translate import translate
 
 RUN = {
@@ -245,21 +243,6 @@ def test_where_selects_rows(tmp_path):
     file.write_text("[" + str(RUN).replace("True", "true") + "]", encoding="utf-8")
     assert len(selected(file, {"gpu": "h100"})) == 1
     assert selected(file, {"gpu": "A100"}) == []
-
-
-def test_intervals_file(tmp_path):
-    """The quantiles are measured over predicted, and small regimes are left to the whole."""
-    file = tmp_path / "runs.yaml"
-    file.write_text("[" + str(RUN).replace("True", "true") + "]", encoding="utf-8")
-    result = validate(file)
-    found = fit_intervals(result)
-    assert found["all"] == {"factors": [pytest.approx(10.0 / predict(RUN)["predicted_step_s"])] * 2, "runs": 1}
-    assert "hopper-dense" not in found
-    many = fit_intervals({"rows": result["rows"] * 30})
-    assert many["hopper-dense"]["runs"] == 30
-    written = tomllib.loads(text(many, "2026-01-31"))
-    assert written["regimes"]["hopper-dense"]["factors"] == [pytest.approx(f, abs=1e-3) for f in many["all"]["factors"]]
-    assert written["data"].startswith("30 published runs")
 
 
 @pytest.mark.parametrize(
