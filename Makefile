@@ -12,7 +12,7 @@ RUN := $(VENV)/bin/python -m
 PLAN := $(VENV)/bin/plan
 READY := $(VENV)/.ready
 
-.PHONY: demo test check format lint types floors bench bench-placement bench-training accuracy fit env clean
+.PHONY: demo test check format lint types floors bench bench-placement bench-training accuracy fit budget env clean
 .DEFAULT_GOAL := test
 
 demo: $(READY) ## the best plan for Kimi K2 on 10,240 H100s, its proxy trained here, and the report
@@ -54,7 +54,11 @@ accuracy: $(READY) ## predicted beside published, run by run
 
 fit: $(READY) ## refit the mechanisms on published runs: make fit RUNS="runs.yaml sweep.csv"
 	@test -n "$(RUNS)" || { echo "Name the files of published runs: make fit RUNS='runs.yaml sweep.csv'" >&2; exit 1; }
-	$(RUN) planner.fit $(RUNS) planner/data
+	$(RUN) planner.fit --page docs/accuracy.md $(RUNS) planner/data
+
+budget: $(READY) ## what each mechanism of the cost model is worth: make budget RUNS="runs.yaml"
+	@test -n "$(RUNS)" || { echo "Name the files of published runs: make budget RUNS='runs.yaml'" >&2; exit 1; }
+	$(RUN) planner.fit --budget --page docs/accuracy.md $(RUNS)
 
 env: $(READY) ## only the environment
 

@@ -101,6 +101,10 @@ def _today() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d}"
 
 
+def _say(sentence: str) -> None:
+    sys.stderr.write(f"{sentence}\n")
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m planner.fit", description=__doc__)
     parser.add_argument("--budget", action="store_true", help="print what each mechanism is worth, write no fit")
@@ -112,7 +116,7 @@ def _arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     given = _arguments()
     every = [run for file in (given.files if given.budget else given.files[:-1]) for run in load(file)]
-    shown = markdown(budget(every), len(every)) if given.budget else main(every, given.files[-1])
+    shown = markdown(budget(every, _say), len(every)) if given.budget else main(every, given.files[-1])
     sys.stdout.write(shown)
     if given.page:
         names = " ".join([*(["--budget"] if given.budget else []), *(file.name for file in given.files)])

@@ -6,7 +6,7 @@ without it as the rest was fitted, then with the rest fitted again, in the sampl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -16,10 +16,12 @@ import numpy as np
 
 from planner.fit.ablations import Ablation, ablations
 from planner.fit.problem import Run
-from planner.fit.solve import FOLD_ROUNDS, Floats, errors, fit, layout_of, solve
+from planner.fit.solve import Floats, errors, fit, layout_of, solve
 
-FOLDS = 4  # parts of the sources, each left out once: as good as each source alone for a comparison, and much faster
+FOLDS = 3  # parts of the sources, each left out once: enough to compare mechanisms, and faster than source by source
+ROUNDS, FOLD_ROUNDS = 8, 4  # of fits that go on from the fit of the whole model
 PERCENT = 100.0
+WHOLE = "none: all mechanisms"
 
 
 class Quality(NamedTuple):
@@ -41,14 +43,20 @@ class Line:
     outside: Quality
 
 
-def budget(runs: Sequence[Run], workers: int = 2) -> list[Line]:
-    """The line of the whole model, then one for each mechanism, the one that is missed most first."""
+def budget(runs: Sequence[Run], say: Callable[[str], object] = str, workers: int = 2) -> list[Line]:
+    """The line of the whole model, then one for each mechanism, the one that is missed most first.
+
+    `say` is told each mechanism when it is done.
+    """
     layout = layout_of(runs)
     start = fit(runs, layout, layout.prior(), layout.prior())[0]
     work = partial(_line, runs=runs, start=start)
     with ProcessPoolExecutor(workers) as pool:
-        whole, *lines = pool.map(work, [Ablation("all mechanisms", _same), *ablations(runs)])
-    return [whole, *sorted(lines, key=lambda line: -line.outside.mean)]
+        found = []
+        for line in pool.map(work, [Ablation(WHOLE, _same), *ablations(runs)]):
+            say(f"without {line.name}: " + "; ".join(_three(each) for each in (line.inside, line.outside)))
+            found.append(line)
+    return [found[0], *sorted(found[1:], key=lambda line: -line.outside.mean)]
 
 
 def markdown(lines: Sequence[Line], runs: int) -> str:
@@ -81,7 +89,7 @@ def _line(ablation: Ablation, runs: Sequence[Run], start: Floats) -> Line:
     share = 1.0 - np.exp(without - before)
     layout = layout_of(changed)
     prior = layout.prior()
-    vector = solve(changed, layout, start if layout == full else prior, prior)
+    vector = solve(changed, layout, start if layout == full else prior, prior, ROUNDS)
     outside: dict[str, float] = {}
     for part in folds(changed):
         kept = [run for run in changed if run.source not in part]
@@ -108,10 +116,12 @@ def _same(run: Run) -> Run:
 
 
 def _row(line: Line) -> str:
-    share = "" if line.name == "all mechanisms" else f"{_share(line.share[0])} ({_share(line.share[1])})"
-    found = (line.unfitted, line.inside, line.outside)
-    cells = [" / ".join(f"{PERCENT * value:.1f}" for value in each) + " %" for each in found]
-    return f"| {' | '.join([line.name, share, *cells])} |"
+    share = "" if line.name == WHOLE else f"{_share(line.share[0])} ({_share(line.share[1])})"
+    return f"| {' | '.join([line.name, share, *map(_three, (line.unfitted, line.inside, line.outside))])} |"
+
+
+def _three(found: Quality) -> str:
+    return " / ".join(f"{PERCENT * value:.1f}" for value in found) + " %"
 
 
 def _share(value: float) -> str:

@@ -9,7 +9,7 @@ import pytest
 from planner.cost.step import StepTime
 from planner.estimate import estimate
 from planner.fit.ablations import HELD, KEPT, PARTS, ablations, alike, hold, immediate, leave, unshaped, unswitched
-from planner.fit.budget import Line, Quality, budget, folds, markdown, quality
+from planner.fit.budget import WHOLE, Line, Quality, budget, folds, markdown, quality
 from planner.fit.problem import PARAMETERS, load
 from planner.fit.solve import cross_validate, errors, fit, layout_of
 
@@ -142,7 +142,7 @@ def test_the_budget_has_the_whole_model_first(runs, monkeypatch):
     chosen = [each for each in ablations(runs) if each.name in (PARTS["bubble"], PARTS["data"])]
     monkeypatch.setattr("planner.fit.budget.ablations", lambda _: chosen)
     whole, *lines = budget(runs)
-    assert whole.name == "all mechanisms"
+    assert whole.name == WHOLE
     assert whole.share == (0.0, 0.0)
     assert {line.name for line in lines} == {each.name for each in chosen}
     assert lines[0].outside.mean >= lines[1].outside.mean
@@ -153,7 +153,7 @@ def test_the_budget_has_the_whole_model_first(runs, monkeypatch):
 def test_the_table_is_markdown():
     """One row a mechanism, errors in percent."""
     found = Quality(0.01, 0.02, 0.03)
-    lines = [Line("all mechanisms", (0.0, 0.0), *[found] * 3), Line("bubble", (0.05, 0.2), *[found] * 3)]
+    lines = [Line(WHOLE, (0.0, 0.0), *[found] * 3), Line("bubble", (0.05, 0.2), *[found] * 3)]
     rows = markdown(lines, 7).splitlines()
     assert rows[0].startswith("7 runs")
     assert rows[-1] == "| bubble | 5.0 % (20.0 %) | " + " | ".join(["1.0 / 2.0 / 3.0 %"] * 3) + " |"
