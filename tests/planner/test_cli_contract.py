@@ -220,3 +220,42 @@ def test_a_check_out_of_tolerance_is_5(capsys, root):
     assert json.loads(out)["rows"]
     assert "allowed 0 %" in err
     assert main([*arguments, "--tolerance", "1000"]) == 0
+
+
+VALIDATED = {
+    "id", "source", "status", "reason", "measured_step_s", "predicted_step_s", "interval_s", "error",
+    "measured_peak_bytes", "predicted_peak_bytes", "memory_error",
+}  # fmt: skip
+STATISTICS = {"n", "median_abs_error", "mean_abs_error", "p90_abs_error", "bias"}
+
+
+def test_a_validation_has_the_promised_keys(data, root):
+    """`plan validate --json` has every row's promised fields, and a summary of the promised statistics and more."""
+    found = data("validate", str(root / "tests" / "published" / "runs.yaml"), "--where", "gpu=A100-SXM-80GB", "--quiet")
+    assert all(row.keys() >= VALIDATED for row in found["rows"])
+    summary = found["summary"]
+    assert summary["time"].keys() == STATISTICS | {"coverage_90"}
+    assert summary["memory"].keys() == STATISTICS
+    assert summary.keys() >= {
+        "by_source",
+        "by_gpu",
+        "by_precision",
+        "by_scale",
+        "by_kind",
+        "sets",
+        "ranking",
+        "scaling",
+    }
+    for part in ("by_source", "by_gpu", "by_precision", "by_scale", "by_kind"):
+        assert sum(errors["n"] for errors in summary[part].values()) == summary["time"]["n"], part
+    assert summary["unsupported"] == sum(row["status"] == "unsupported" for row in found["rows"])
+
+
+@pytest.mark.parametrize("form", ["table", "csv", "md"])
+def test_a_validation_has_tables_in_every_form(form, capsys, root):
+    """Errors by part and the worst rows are there in each form; without a terminal there is no progress."""
+    runs = str(root / "tests" / "published" / "runs.yaml")
+    assert main(["validate", runs, "--where", "gpu=GB200", "--format", form]) == 0
+    out, err = capsys.readouterr()
+    assert "mixture of experts" in out
+    assert "rows predicted" not in err

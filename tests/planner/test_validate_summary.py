@@ -1,15 +1,17 @@
 """The summary of a validation: parts and sets of rows, ranking of layouts, slopes over GPUs."""
 
 import math
+import sys
 
 import pytest
 
+from planner.commands.output import progress
 from planner.commands.validate_sheets import dominant, sheets
 from planner.plan import Plan
 from planner.validate import facts
 from planner.validate.ranking import FEWEST, ranking
 from planner.validate.scaling import scaling
-from planner.validate.score import predict
+from planner.validate.score import predict, selected, validate
 from planner.validate.summary import LARGEST, band, summary
 from planner.validate.translate import translate
 from tests.planner.test_validate import RUN, changed
@@ -240,3 +242,24 @@ def test_tables_of_groups_and_series():
     assert found["Ranking"].rows[-1][-2:] == ("0.80", "0.0 %")
     assert found["Scaling"].rows == [("weak, zephyr", "8 - 32", "1.000", "1.000", "+0.000")]
     assert "1 series" in found["Scaling"].notes[0]
+
+
+def test_progress_is_told_row_by_row(root):
+    """Each row is announced with its place among all, and the result has as many rows."""
+    path, told = root / "tests" / "published" / "runs.yaml", []
+    rows = selected(path, {"gpu": "GB300"})
+    found = validate(path, rows, lambda what, done, of: told.append((what, done, of)))
+    assert told == [("rows predicted", done, len(rows)) for done in range(len(rows))]
+    assert len(found["rows"]) == len(rows)
+
+
+def test_progress_is_for_terminals(monkeypatch, capsys):
+    """One line is written over on a terminal and ended with the last; nothing elsewhere and with --quiet."""
+    assert progress() is None
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    assert progress(quiet=True) is None
+    show = progress()
+    show("rows predicted", 0, 1200)
+    assert capsys.readouterr().err == "\r\x1b[Krows predicted: 1 of 1,200"
+    show("rows predicted", 1199, 1200)
+    assert capsys.readouterr().err.endswith("1,200 of 1,200\n")
