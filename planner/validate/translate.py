@@ -47,7 +47,6 @@ A2A_OVERLAP = 0.5
 """Of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it."""
 GRAPH_SCOPES = ("attn", "moe_router", "mlp")
 MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
-SYNCHRONISED = 1e-3  # s a layer: the host waits for the counts before each plain all-to-all (forward and backward)
 MODULE_NAMES = {"op": "matmuls", "shared_expert": "shared_experts"}
 UNSHARDED = ("megatron-2022", "megatron-deepspeed-2023")
 ACCUMULATED = 6.0  # DeepSpeed's BF16_Optimizer keeps bf16 gradients and their fp32 sums
@@ -206,9 +205,9 @@ def _stack(row: Row) -> Stack:
     if switched.get("moe_a2a_overlap") is True or "A2A overlap" in overlap or "a2a_overlap" in overlap:
         found = replace(found, expert_overlap=A2A_OVERLAP)
     words = f"{switched.get('moe_flex_dispatcher_backend')} {extra.get('dispatcher')} {row.get('framework')}"
-    if not MERGED.search(words):
-        waits = 0.0 if switched.get("token_drop") else SYNCHRONISED
-        found = replace(found, merged_dispatch=False, dispatch_gap=waits)
+    merged = bool(MERGED.search(words))
+    waits = 0.0 if merged or switched.get("token_drop") else found.dispatch_gap
+    found = replace(found, merged_dispatch=merged and found.merged_dispatch, dispatch_gap=waits)
     modules = _modules(row)
     if modules:
         found = replace(found, recomputed=modules)
