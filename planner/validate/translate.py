@@ -43,7 +43,7 @@ STACKS = (
 )
 EARLY_MOE = re.compile(r"NeMo 25\.04.*dgxc")
 VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded as Megatron-LM does
-A2A_OVERLAP = 0.5
+A2A_OVERLAP = 0.65
 """Of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it."""
 GRAPH_SCOPES = ("attn", "moe_router", "mlp")
 MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
