@@ -39,7 +39,7 @@ STACKS = (
     (re.compile(r"DeepSpeed"), "deepspeed"),
     (re.compile(r"JAX"), "jax-xla"),
     (re.compile(r"HAI-LLM"), "hai-llm"),
-    (re.compile(r"NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus|dgxc", re.IGNORECASE), "nemo"),
+    (re.compile(r"Megatron-Core (dev|v0\.16)|NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus|dgxc", re.IGNORECASE), "nemo"),
 )
 EARLY_MOE = re.compile(r"NeMo 25\.04.*dgxc")
 VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded as Megatron-LM does
