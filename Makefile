@@ -50,7 +50,7 @@ bench-training: $(READY) ## pruning, quantization, distillation, mixtures: train
 	$(RUN) pytest tests/bench/test_training.py -q -s -p no:xdist -p no:benchmark
 
 accuracy: $(READY) ## predicted beside published, run by run
-	$(PLAN) validate tests/published/runs.yaml
+	$(PLAN) validate tests/published/runs.yaml --report out/accuracy.html
 
 fit: $(READY) ## refit the mechanisms on published runs: make fit RUNS="runs.yaml sweep.csv"
 	@test -n "$(RUNS)" || { echo "Name the files of published runs: make fit RUNS='runs.yaml sweep.csv'" >&2; exit 1; }

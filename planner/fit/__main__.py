@@ -18,7 +18,7 @@ from planner import stack
 from planner.files import write
 from planner.fit.budget import budget, markdown
 from planner.fit.problem import GRACE, PARAMETERS, Layout, Run, load
-from planner.fit.quality import insert, residuals, table, words
+from planner.fit.quality import insert, order, residuals, table, words
 from planner.fit.solve import Floats, cross_validate, errors, fit, layout_of
 from planner.validate.intervals import fit_intervals, text, widening
 
@@ -39,17 +39,16 @@ def main(runs: Sequence[Run], folder: Path) -> str:
     outside = cross_validate(runs, layout, prior, vector)
     quality = words(np.array(list(outside.values())))
     write(folder / "fitted.toml", toml(runs, layout, vector, spread, quality))
-    lines = []
-    wider = {}
+    lines, wider = order(runs, outside), {}
     for name, label in NOVEL.items():
         novel = cross_validate(runs, layout, prior, vector, [label(run) for run in runs])
         wider[name] = widening(novel, outside) if novel else 1.0
         if novel:
             known = words(np.array([outside[run] for run in novel]))
             told = f"{words(np.array(list(novel.values())))}; {wider[name]:.2f} times as wide"
-            lines.append(f"- whole {name} left out ({len(novel)} runs): {told} as with the source left out ({known})")
+            lines.append(f"whole {name} left out ({len(novel)} runs): {told} as with the source left out ({known})")
     write(folder / "intervals.toml", intervals(runs, outside, wider))
-    return table(runs, errors(runs, layout, vector), outside) + "\n" + "\n".join(lines) + "\n"
+    return table(runs, errors(runs, layout, vector), outside) + "\n" + "".join(f"- {line}\n" for line in lines)
 
 
 def intervals(runs: Sequence[Run], outside: Mapping[str, float], wider: Mapping[str, float]) -> str:

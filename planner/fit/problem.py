@@ -15,7 +15,7 @@ from hwprofiles import load as profiles
 from planner import stack
 from planner.estimate import estimate
 from planner.plan import Plan
-from planner.validate.facts import stated
+from planner.validate.facts import planned, stated
 from planner.validate.read import measured_step, read
 from planner.validate.refusal import Refused
 from planner.validate.translate import translate
@@ -60,7 +60,7 @@ _GENERATION, _GPU, _FORM, _OWN = 0.5, 0.2, 0.15, 0.15
 
 @dataclass(frozen=True)
 class Run:
-    """A run to fit: its plan, log of the measured step, weight, source family, and the sets that its row names.
+    """A run to fit: its plan, log of the measured step, weight, source family, and facts (`planner.validate.facts`).
 
     An ablation also sets `held`, mechanisms at a plain value whatever is fitted, and `without`, parts of the step that
     are left out of its sum.
@@ -71,7 +71,7 @@ class Run:
     target: float
     weight: float
     source: str
-    sets: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
     held: Mapping[str, float] = field(default_factory=dict)
     without: tuple[str, ...] = ()
 
@@ -98,8 +98,8 @@ def load(path: Path) -> list[Run]:
         if step is not None:
             group = sizes.get(row.get("scaling_group") or "", 1)
             weight = TRUST.get(str(row.get("trust")), 0.5) / math.sqrt(group**0.5)
-            source, sets = str(row["source"]).split(" ")[0], tuple(stated(row)["sets"])
-            runs.append(Run(row["id"], plan, math.log(step), weight, source, sets))
+            facts = stated(row) | planned(row, plan)
+            runs.append(Run(row["id"], plan, math.log(step), weight, facts["source"].split(" ")[0], facts))
     return runs
 
 

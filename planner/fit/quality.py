@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from planner.fit.problem import Run
 from planner.fit.solve import Floats
 from planner.interval import regime
 from planner.validate.intervals import Residual, covered
+from planner.validate.ranking import ranking
+from planner.validate.scaling import scaling
 
 PERCENT = 100.0
 HEAD = ("runs", "n", "median", "mean", "P90", "bias", "in 90 % intervals of other sources")
@@ -35,13 +38,38 @@ def table(runs: Sequence[Run], inside: Mapping[str, float], outside: Mapping[str
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
+def order(runs: Sequence[Run], log_errors: Mapping[str, float]) -> list[str]:
+    """Sentences on how layouts are ranked and growth is predicted with these log errors (`plan validate` explains)."""
+    rows = [
+        {
+            **run.facts,
+            "measured_step_s": math.exp(run.target),
+            "predicted_step_s": math.exp(run.target + log_errors[run.name]),
+            "error": math.expm1(log_errors[run.name]),
+        }
+        for run in runs
+    ]
+    ranked, grown, lines = ranking(rows), scaling(rows), []
+    for name, found in (("all", ranked), *ranked["by_source"].items()):
+        if found["mean_tau"] is not None:
+            regret = f"regret {PERCENT * found['mean_regret']:.1f} %"
+            lines.append(f"Kendall's tau, {name} ({found['n']} groups of layouts): {found['mean_tau']:.2f}, {regret}")
+    if ranked["clear_pairs"]["n"]:
+        share = PERCENT * ranked["clear_pairs"]["in_order"]
+        lines.append(f"layouts more than 3 % apart: {share:.1f} % of {ranked['clear_pairs']['n']:,} pairs are in order")
+    if grown["n"]:
+        within = f"{PERCENT * grown['within_tolerance']:.0f} % within {grown['tolerance']}"
+        lines.append(f"slopes over GPUs ({grown['n']} series): median {grown['median_abs_error']:.3f} off, {within}")
+    return lines
+
+
 def parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """The runs by what they have in common, in the order of the table."""
     mixtures = [run for run in runs if run.plan.setting.model.experts]
     found = {"all, source left out": list(runs), "mixtures of experts": mixtures}
-    for name in sorted({name for run in runs for name in run.sets}):
-        found[name.replace("_", " ")] = [run for run in runs if name in run.sets]
-        found[f"{name.replace('_', ' ')}, mixtures"] = [run for run in mixtures if name in run.sets]
+    for name in sorted({name for run in runs for name in run.facts["sets"]}):
+        found[name.replace("_", " ")] = [run for run in runs if name in run.facts["sets"]]
+        found[f"{name.replace('_', ' ')}, mixtures"] = [run for run in mixtures if name in run.facts["sets"]]
     for name in sorted({regime(run.plan.setting) for run in runs}):
         found[name] = [run for run in runs if regime(run.plan.setting) == name]
     for source in sorted({run.source for run in runs}):

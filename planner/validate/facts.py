@@ -23,6 +23,8 @@ def stated(row: Row) -> Json:
     sets = [name for name in SETS if row.get(name) is True]
     group = row.get("scaling_group")
     return {
+        "source": str(row.get("source") or "unknown"),
+        "gpu": str(row["hardware"].get("gpu") or "unknown"),
         "model": str(row["model"].get("name") or "unknown"),
         "gpus": row["hardware"].get("num_gpus"),
         "seq_len": row["model"].get("seq_len"),
@@ -31,8 +33,8 @@ def stated(row: Row) -> Json:
     }
 
 
-def predicted(row: Row, plan: Plan, step: StepTime) -> Json:
-    """What the plan of a row adds: regime, layout, what it can be ranked with, and the parts of its step [s]."""
+def planned(row: Row, plan: Plan) -> Json:
+    """What the plan of a row adds: its regime, its layout, and what it can be ranked with."""
     setting = plan.setting
     return {
         "regime": regime(setting),
@@ -43,8 +45,12 @@ def predicted(row: Row, plan: Plan, step: StepTime) -> Json:
         "ranking_group": ranking_group(row, plan),
         "global_batch": setting.workload.global_batch,
         "tokens_per_step": setting.workload.tokens_per_step,
-        "time": {field.name: float(getattr(step, field.name)) for field in fields(step)},
     }
+
+
+def parts(step: StepTime) -> dict[str, float]:
+    """The parts of a step [s]."""
+    return {field.name: float(getattr(step, field.name)) for field in fields(step)}
 
 
 def layout(plan: Plan) -> str:

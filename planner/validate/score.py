@@ -69,8 +69,6 @@ def predict(row: Row) -> Json:
     measured, peak = measured_step(row), measured_peak(row)
     result: Json = {
         "id": row["id"],
-        "source": str(row.get("source") or "unknown"),
-        "gpu": str(row["hardware"].get("gpu") or "unknown"),
         **facts.stated(row),
         **dict.fromkeys(PREDICTED),
         "status": "ok",
@@ -89,7 +87,7 @@ def predict(row: Row) -> Json:
         return {**result, "status": "unsupported", "reason": str(refused)}
     step, used = price(plan, result["source"])
     seconds = float(step.total)
-    result |= facts.predicted(row, plan, step)
+    result |= facts.planned(row, plan) | {"time": facts.parts(step)}
     result |= {"predicted_step_s": seconds, "predicted_peak_bytes": used}
     result["interval_s"] = list(interval(plan.setting, seconds))
     if measured is not None:

@@ -11,7 +11,7 @@ from reports.words import Json, percent
 def draw(accuracy: Json) -> go.Figure:
     """A bar for the median of each source, the largest source first; a diamond at the ninetieth percentile."""
     parts = _parts(accuracy)
-    drawn = theme.figure("Error by source", "absolute error of the step time (%)", "")
+    drawn = theme.figure("Error by source", "error of the step time (%)", "")
     places = list(range(len(parts)))
     drawn.add_bar(
         name="Median", orientation="h", y=places, x=[100 * found["median_abs_error"] for _, found in parts],

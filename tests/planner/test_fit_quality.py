@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from planner.fit.problem import load
-from planner.fit.quality import HEAD, insert, parts, table, words
+from planner.fit.quality import HEAD, insert, order, parts, table, words
 
 RUNS = Path(__file__).parents[1] / "published" / "runs.yaml"
 
@@ -16,7 +16,7 @@ RUNS = Path(__file__).parents[1] / "published" / "runs.yaml"
 def runs():
     """All runs of the tests; every third is in a set."""
     return [
-        replace(run, sets=("relaxed_set",)) if i % 3 == 0 else replace(run, sets=()) for i, run in enumerate(load(RUNS))
+        replace(run, facts={**run.facts, "sets": ["relaxed_set"] * (i % 3 == 0)}) for i, run in enumerate(load(RUNS))
     ]
 
 
@@ -46,7 +46,22 @@ def test_rows_of_the_file_name_their_sets(tmp_path):
     text = RUNS.read_text(encoding="utf-8")
     file = tmp_path / "runs.yaml"
     file.write_text(text.replace("- id:", "- trust: A\n  core_set: true\n  id:", 1), encoding="utf-8")
-    assert load(file)[0].sets == ("core_set", "trust_A")
+    assert load(file)[0].facts["sets"] == ["core_set", "trust_A"]
+
+
+def test_ranking_and_slopes_are_told(runs):
+    """Predictions without error rank and grow as measured; sources of groups have a sentence of their own."""
+    facts = {**runs[0].facts, "ranking_group": "same", "scaling_group": "weak", "source": "Zephyr 2026"}
+    made = [
+        replace(run, target=float(i), facts={**facts, "layout": f"tp{i}", "gpus": 8 * 2**i})
+        for i, run in enumerate(runs[:5])
+    ]
+    found = order(made, dict.fromkeys((run.name for run in made), 0.0))
+    assert found[0] == "Kendall's tau, all (1 groups of layouts): 1.00, regret 0.0 %"
+    assert found[1].startswith("Kendall's tau, Zephyr")
+    assert found[2] == "layouts more than 3 % apart: 100.0 % of 10 pairs are in order"
+    assert found[3] == "slopes over GPUs (1 series): median 0.000 off, 100 % within 0.03"
+    assert order(made[:1], {made[0].name: 0.0}) == []
 
 
 def test_words_have_a_sign_for_the_bias():
