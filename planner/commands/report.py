@@ -18,7 +18,8 @@ TUNING = frozenset({"recipe", "trials", "searched", "best"})
 VALIDATION = frozenset({"rows", "summary"})
 """Keys by which the JSON of `plan validate` is known."""
 SUMMARY = frozenset({"time", "memory", "by_source", "by_kind", "by_scale", "sets", "ranking", "scaling"})
-"""What the accuracy page draws of its summary."""
+ROW = frozenset({"id", "status", "reason", "measured_step_s", "predicted_step_s", "interval_s", "error", "time"})
+"""What the accuracy page draws of its summary and of each row."""
 
 
 @click.command()
@@ -36,7 +37,7 @@ def command(plan_file: Path, out: Path, comparison: Path | None, dry_run: bool, 
     if comparison and (trained or validated):
         kind = "training" if trained else "validation"
         raise InputError(Fault("--comparison", f"belongs to a plan, and this is a {kind}", str(plan_file)))
-    if validated and not (isinstance(data["summary"], dict) and data["summary"].keys() >= SUMMARY):
+    if validated and not _complete(data):
         raise InputError(Fault(str(plan_file), "is no complete validation; write it anew with `plan validate --json`"))
     found = _compared(comparison) if comparison else None
     data = data if trained or validated else document(of_json(data, str(plan_file)))
@@ -51,6 +52,13 @@ def command(plan_file: Path, out: Path, comparison: Path | None, dry_run: bool, 
     else:
         reports().write_plan(data, None, out, found)
     talk(f"wrote {out}", quiet=quiet)
+
+
+def _complete(data: Json) -> bool:
+    """Whether a validation has all that its page draws (an older version printed less)."""
+    rows, summary = data["rows"], data["summary"]
+    whole = isinstance(summary, dict) and summary.keys() >= SUMMARY and data.keys() >= {"tool_version", "provenance"}
+    return whole and isinstance(rows, list) and all(isinstance(row, dict) and row.keys() >= ROW for row in rows)
 
 
 def _compared(path: Path) -> Json:

@@ -114,10 +114,11 @@ def _arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     given = _arguments()
-    every = [run for file in (given.files if given.budget else given.files[:-1]) for run in load(file)]
+    files = given.files if given.budget else given.files[:-1]
+    every = [run for file in files for run in load(file)]
     shown = markdown(budget(every, _say), len(every)) if given.budget else main(every, given.files[-1])
     sys.stdout.write(shown)
     if given.page:
-        names = " ".join([*(["--budget"] if given.budget else []), *(file.name for file in given.files)])
+        names = " ".join([*(["--budget"] if given.budget else []), *(file.name for file in files)])
         made = f"\n{_today()}, `python -m planner.fit {names}`:\n\n{shown}\n"
         insert(given.page, "budget" if given.budget else "fit", made)

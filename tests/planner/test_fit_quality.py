@@ -1,11 +1,13 @@
 """The table that a fit prints, and the page that it is put into."""
 
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from planner.fit.__main__ import main
 from planner.fit.problem import load
 from planner.fit.quality import HEAD, insert, order, parts, table, words
 
@@ -78,3 +80,18 @@ def test_a_page_keeps_all_but_what_is_between_the_marks(tmp_path):
     assert page.read_text(encoding="utf-8") == "# Head\n<!-- fit:begin -->\n| new \\1 |\n<!-- fit:end -->\nfoot\n"
     with pytest.raises(ValueError, match="0 places"):
         insert(page, "budget", "x")
+
+
+def test_a_fit_writes_both_files_and_tells_how_good_it_is(runs, tmp_path):
+    """Fitted values and intervals are TOML that the planner reads; the table counts all runs."""
+    chosen = sorted((run for run in runs if run.plan.setting.stack.name == "nemo"), key=lambda run: run.name)[:8]
+    told = main(chosen, tmp_path)
+    values = tomllib.loads((tmp_path / "fitted.toml").read_text(encoding="utf-8"))
+    intervals = tomllib.loads((tmp_path / "intervals.toml").read_text(encoding="utf-8"))
+    assert set(values["stacks"]) >= {"nemo", "hai-llm"}
+    assert intervals["regimes"]["all"]["runs"] == len(chosen)
+    assert set(intervals["widening"]) == {"family", "generation", "size"}
+    assert intervals["seen"]["families"] == ["megatron"]
+    assert intervals["seen"]["gpus"] == max(run.plan.setting.cluster.gpus for run in chosen)
+    assert f"| all, source left out | {len(chosen)} |" in told
+    assert "- whole generation left out (8 runs)" in told

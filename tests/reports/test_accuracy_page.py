@@ -101,9 +101,10 @@ def test_plan_report_knows_a_validation(tmp_path, capsys):
     assert out.read_text("utf-8") == accuracy_page(accuracy())
     assert main(["report", str(path), "--comparison", str(path)]) == 3
     assert "belongs to a plan, and this is a validation" in capsys.readouterr().err
-    path.write_text(json.dumps({"rows": [], "summary": {"time": {}}}), encoding="utf-8")
-    assert main(["report", str(path), "--out", str(out)]) == 3
-    assert "write it anew" in capsys.readouterr().err
+    for broken in ({"rows": [], "summary": {"time": {}}}, accuracy() | {"rows": [3]}, accuracy() | {"rows": [{}]}):
+        path.write_text(json.dumps(broken), encoding="utf-8")
+        assert main(["report", str(path), "--out", str(out)]) == 3
+        assert "write it anew" in capsys.readouterr().err
 
 
 def test_plan_validate_writes_the_page(tmp_path, root):
