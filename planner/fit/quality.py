@@ -53,7 +53,7 @@ def order(runs: Sequence[Run], log_errors: Mapping[str, float]) -> list[str]:
     for name, found in (("all", ranked), *ranked["by_source"].items()):
         if found["mean_tau"] is not None:
             regret = f"regret {PERCENT * found['mean_regret']:.1f} %"
-            lines.append(f"Kendall's tau, {name} ({found['n']} groups of layouts): {found['mean_tau']:.2f}, {regret}")
+            lines.append(f"Kendall's tau, {name} (groups of layouts: {found['n']}): {found['mean_tau']:.2f}, {regret}")
     if ranked["clear_pairs"]["n"]:
         share = PERCENT * ranked["clear_pairs"]["in_order"]
         lines.append(f"layouts more than 3 % apart: {share:.1f} % of {ranked['clear_pairs']['n']:,} pairs are in order")

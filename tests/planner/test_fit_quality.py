@@ -59,7 +59,7 @@ def test_ranking_and_slopes_are_told(runs):
         for i, run in enumerate(runs[:5])
     ]
     found = order(made, dict.fromkeys((run.name for run in made), 0.0))
-    assert found[0] == "Kendall's tau, all (1 groups of layouts): 1.00, regret 0.0 %"
+    assert found[0] == "Kendall's tau, all (groups of layouts: 1): 1.00, regret 0.0 %"
     assert found[1].startswith("Kendall's tau, Zephyr")
     assert found[2] == "layouts more than 3 % apart: 100.0 % of 10 pairs are in order"
     assert found[3] == "slopes over GPUs (1 series): median 0.000 off, 100 % within 0.03"
