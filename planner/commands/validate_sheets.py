@@ -17,7 +17,10 @@ PARTS = (
     ("by_gpu", "By GPU", "GPU"),
     ("by_source", "By source", "source"),
 )
-KINDS = {"moe": "mixture of experts", "small": "dense, below 1.5e9 parameters"}
+NAMES = {
+    "moe": "mixture of experts", "small": "dense, below 1.5e9 parameters",
+    "513-2048": "513-2,048", "over-2048": "over 2,048",
+}  # fmt: skip
 
 
 def sheets(data: Json) -> list[Sheet]:
@@ -27,7 +30,7 @@ def sheets(data: Json) -> list[Sheet]:
     found = [Sheet("Predicted against measured, absolute relative error", ("all rows", *HEADERS), total)]
     found.append(_sets(summary["sets"]))
     for key, title, name in PARTS:
-        rows = [_errors(KINDS.get(part, part), errors) for part, errors in summary[key].items() if errors["n"]]
+        rows = [_errors(NAMES.get(part, part), errors) for part, errors in summary[key].items() if errors["n"]]
         found.append(Sheet(f"Step time. {title}", (name, *HEADERS), rows))
     found += [_ranking(summary["ranking"]), _scaling(summary["scaling"]), _worst(data["rows"]), _refused(data["rows"])]
     return [sheet for sheet in found if sheet.rows]

@@ -228,6 +228,7 @@ def test_tables_name_the_worst_and_leave_out_what_is_empty():
     assert found["Worst rows"].rows[0][3:] == ("+100.0 %", "compute 70 %, bubble 20 %")
     assert found["Refused rows"].rows == [("not stated", "1")]
     assert found["Sets"].rows[0][0] == "trust A (1 of 3 refused)"
+    assert found["Step time. By kind of model"].rows[1][0] == "mixture of experts"
     assert "Ranking" not in found
     assert "Scaling" not in found
     assert all(len(cells) == len(sheet.headers) for sheet in found.values() for cells in sheet.rows)
