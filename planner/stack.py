@@ -36,8 +36,9 @@ class Stack:
     host waits, forward and backward together, for the counts of an expert layer. `attention_kernel`: a table of
     `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part of a layer runs, which shows
     where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step, where each rank broadcasts its
-    updated parameters by itself. `graphed`: what CUDA graphs hold of a layer
-    (attn, moe_router, mlp or all). `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
+    updated parameters by itself. `scattered_sends`: each rank of tp sends its part of a stage's output, and the next
+    stage gathers it (Narayanan 2021, sec. 4.1). `graphed`: what CUDA graphs hold of a layer (attn, moe_router, mlp or
+    all). `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Stack:
     attention_kernel: str = "profile"
     launch_cost: float = 0.0
     rank_gap: float = 0.0
+    scattered_sends: bool = False
     graphed: tuple[str, ...] = ()
     recomputed: tuple[str, ...] = ("layernorm", "moe_act", "mlp_act", "mla_up_proj", "core_attn")
 
