@@ -122,20 +122,41 @@ def stage_memory(
     shared: Common,
     setting: Setting,
     degrees: Degrees,
+    flying: tuple[Num, ...] | None = None,
 ) -> Memory:
-    """Memory of the stage at position `rank` that holds `counts` layers of each kind."""
+    """Memory of the stage at position `rank` that holds `counts` layers of each kind.
+
+    `flying`: of each kind, layers times micro-batches in flight; None: as many of all as the schedule holds.
+    """
     has = stage_held(tuple(cost.held for cost in costs), counts, setting.model, degrees)
-    saved: Num = sum(n * cost.saved for n, cost in zip(counts, costs, strict=True))
     head = len(setting.model.kinds) + 1
     logits: Num = counts[head] * costs[head].logits
-    schedule = schedules.get(setting.choices.schedule)
-    flying = schedule.in_flight(degrees.pp, degrees.vpp, shared.micro_batches, rank)
     states = _states(has, shared, setting)
     taught = shared.teacher + teacher_logits(setting, degrees, counts[head])
-    activations = flying * saved + shared.working
+    activations = _saved(costs, counts, rank, shared, setting, degrees) if flying is None else _dot(flying, costs)
+    activations = activations + shared.working
     allocated: Num = sum(states) + activations + logits + shared.communication + taught
     framework = setting.gpu.reserve + (setting.stack.allocator - 1.0) * allocated
     return Memory(*states, activations, logits, shared.communication, framework, taught)
+
+
+def _saved(
+    costs: tuple[LayerBytes, ...],
+    counts: tuple[Count, ...],
+    rank: Count,
+    shared: Common,
+    setting: Setting,
+    degrees: Degrees,
+) -> Num:
+    """Activations of the micro-batches that the schedule has in flight on the stage."""
+    flying = schedules.get(setting.choices.schedule).in_flight(degrees.pp, degrees.vpp, shared.micro_batches, rank)
+    return flying * _dot(counts, costs)
+
+
+def _dot(layers: tuple[Num, ...], costs: tuple[LayerBytes, ...]) -> Num:
+    """Saved bytes of so many layers of each kind."""
+    saved: Num = sum(n * cost.saved for n, cost in zip(layers, costs, strict=True))
+    return saved
 
 
 def _states(has: Held, shared: Common, setting: Setting) -> tuple[Num, Num, Num]:
