@@ -46,7 +46,8 @@ class Estimate:
 def units(setting: Setting, degrees: Degrees) -> tuple[Unit, ...]:
     """The cost of one layer of each column of the layout; depends on tp, cp, ep, etp and micro_batch alone."""
     kinds = layer_kinds(setting.model)
-    times = [layer_time(kind, setting, degrees) for kind in kinds]
+    ends = range(len(setting.model.kinds), len(setting.model.kinds) + 2)
+    times = [layer_time(kind, setting, degrees, rerun=at not in ends) for at, kind in enumerate(kinds)]
     if len(kinds) > len(setting.model.kinds) + 2:
         times[-1] = _plus(times[-1], times[-2])  # MTP runs the output matrix again
     holds = [_held(kind, setting, degrees) for kind in kinds]

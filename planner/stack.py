@@ -36,7 +36,7 @@ class Stack:
     host waits, forward and backward together, for the counts of an expert layer. `attention_kernel`: a table of
     `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part of a layer runs, which shows
     where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step, where each rank broadcasts its
-    updated parameters by itself.
+    updated parameters by itself. `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
     """
 
     name: str
@@ -73,6 +73,7 @@ class Stack:
     attention_kernel: str = "profile"
     launch_cost: float = 0.0
     rank_gap: float = 0.0
+    recomputed: tuple[str, ...] = ("layernorm", "moe_act", "mlp_act", "mla_up_proj", "core_attn")
 
 
 def names() -> list[str]:

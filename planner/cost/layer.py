@@ -14,6 +14,7 @@ from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer, core_flops
 from planner.precision import LOW_PRECISION
+from planner.recompute import exchanges, repeated
 from planner.setting import Setting, tokens
 from planner.sharding import linear_rows, pointwise_rows, sparse_copies
 from planner.strategy import Degrees
@@ -58,8 +59,8 @@ class LayerTime:
 
 
 @formula(unit="s", source="sum over the parts of the layer; backward is dgrad and wgrad of each matrix multiply")
-def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
-    """Time of one micro-batch through `layer` under `degrees` (numbers or arrays)."""
+def layer_time(layer: Layer, setting: Setting, degrees: Degrees, *, rerun: bool = True) -> LayerTime:
+    """Time of one micro-batch through `layer` under `degrees` (numbers or arrays); `rerun`: recompute applies to it."""
     forward: Num = 0.0
     backward: Num = 0.0
     gap_forward: Num = 0.0
@@ -75,16 +76,17 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees) -> LayerTime:
             ahead, behind = part_time(part, setting, degrees)
         gaps = host_gap(part, setting, degrees)
         forward, gap_forward = forward + ahead, gap_forward + gaps[0]
-        repeated = _repeated(part, setting)
-        backward, gap_backward = backward + behind, gap_backward + gaps[1] + gaps[0] * repeated
-        again = again + ahead * repeated
-    passes = 2.0 + (setting.choices.recompute == "full")
+        more = repeated(part, setting) * rerun
+        backward, gap_backward = backward + behind, gap_backward + gaps[1] + gaps[0] * more
+        again = again + ahead * more
+    passes = 2.0 + (rerun and setting.choices.recompute == "full")
+    crossings = 2.0 + (rerun and exchanges(setting))
     tensor = tensor_time(layer, setting, degrees, passes)
     context = context_time(layer, setting, degrees, core, core_backward)
-    expert = expert_time(layer, setting, degrees, passes, forward + backward + gap_forward + gap_backward)
+    expert = expert_time(layer, setting, degrees, crossings, forward + backward + gap_forward + gap_backward)
     exchanged = tensor + context + expert
     busy = (forward + exchanged / passes, backward + again + exchanged * (1.0 - 1.0 / passes))
-    starved = _starved(layer, setting, busy)
+    starved = _starved(layer, setting, busy, rerun=rerun)
     return LayerTime(
         forward,
         backward,
@@ -120,7 +122,7 @@ def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
 
 
 @formula(unit="s", source="a GPU that is faster than the host waits for it: the roofline of both")
-def _starved(layer: Layer, setting: Setting, busy: tuple[Num, Num]) -> tuple[Num, Num]:
+def _starved(layer: Layer, setting: Setting, busy: tuple[Num, Num], *, rerun: bool) -> tuple[Num, Num]:
     """Forward and backward time that the GPU waits for launches, beside its `busy` time [s] of the layer."""
     each = setting.stack.launch_cost * setting.host_pace
     if not np.any(each):
@@ -128,7 +130,7 @@ def _starved(layer: Layer, setting: Setting, busy: tuple[Num, Num]) -> tuple[Num
     ahead = behind = 0.0
     for part in layer.parts:
         if isinstance(part, Linear | Pointwise | Core):
-            more = _repeated(part, setting)
+            more = repeated(part, setting) * rerun
             ahead, behind = ahead + each, behind + each * (1.0 + isinstance(part, Linear) + more)
     return kernels.roofline(ahead, busy[0]) - busy[0], kernels.roofline(behind, busy[1]) - busy[1]
 
@@ -250,13 +252,3 @@ def _form(part: Linear, setting: Setting) -> tuple[float, float, MatmulCurve]:
     if part.label not in LOW_PRECISION or precision.name == base:
         return precision.value, gpu.peak[base] * setting.sustained, gpu.matmul[base]
     return precision.operand, gpu.peak[precision.peak] * setting.sustained, gpu.matmul[precision.name]
-
-
-def _repeated(part: Part, setting: Setting) -> float:
-    """1 when the recompute choice runs the part's forward again, else 0."""
-    if setting.choices.recompute == "full":
-        return 1.0
-    if setting.choices.recompute == "none":
-        return 0.0
-    unfused = isinstance(part, Core) and not setting.stack.flash_attention
-    return float(unfused or isinstance(part, Pointwise) or (isinstance(part, Linear) and part.rebuilt))

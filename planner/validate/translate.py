@@ -15,6 +15,7 @@ from planner.families.row import shape_of_row
 from planner.layout import layer_kinds
 from planner.model import Model
 from planner.plan import Plan
+from planner.recompute import MODULES
 from planner.rules import Case, broken
 from planner.setting import Setting
 from planner.shape import build
@@ -22,6 +23,7 @@ from planner.stack import Stack
 from planner.strategy import Choices, Degrees, Workload
 from planner.validate.hardware import cluster
 from planner.validate.read import Row
+from planner.validate.recipes import recipe
 from planner.validate.refusal import Refused
 
 STACKS = (
@@ -48,7 +50,7 @@ WHOLE_GRAPH, PART_GRAPH, ROUTER_GRAPH = 0.97, 0.7, 0.25
 """Share of the launches in a graph of the iteration (not the optimizer), of attention and router, of the router."""
 MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
 SYNCHRONISED = 1e-3  # s a layer: the host waits for the counts before each plain all-to-all (forward and backward)
-RELEASE = re.compile(r"container (\d\d\.\d\d)")
+MODULE_NAMES = {"op": "matmuls", "shared_expert": "shared_experts"}
 UNSHARDED = ("megatron-2022", "megatron-deepspeed-2023")
 ACCUMULATED = 6.0  # DeepSpeed's BF16_Optimizer keeps bf16 gradients and their fp32 sums
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -164,8 +166,15 @@ def _zero(row: Row, ways: int) -> tuple[int, int]:
 
 
 def _recompute(row: Row) -> str:
-    text = str(row.get("recompute") or "none")
+    text = str(row.get("recompute") or ("selective" if recipe(row).get("recompute_modules") else "none"))
     return text if text in ("none", "full") else "selective"
+
+
+def _modules(row: Row) -> tuple[str, ...]:
+    """The modules that the row or its recipe recomputes; empty where neither names any that is known."""
+    stated = str(row.get("recompute") or "")
+    words = re.findall(r"\w+", stated) if stated else recipe(row).get("recompute_modules") or ()
+    return tuple(MODULE_NAMES.get(word, word) for word in words if MODULE_NAMES.get(word, word) in MODULES)
 
 
 def _precision(row: Row) -> str:
@@ -195,25 +204,20 @@ def _stack(row: Row) -> Stack:
     if "NOT overlapped" in overlap:
         found = replace(found, gradient_overlap=0.0)
     extra = row.get("extra") or {}
-    recipe = _recipe(row)
-    if recipe.get("moe_a2a_overlap") is True or "A2A overlap" in overlap or "a2a_overlap" in overlap:
+    switched = recipe(row)
+    if switched.get("moe_a2a_overlap") is True or "A2A overlap" in overlap or "a2a_overlap" in overlap:
         found = replace(found, expert_overlap=A2A_OVERLAP)
-    words = f"{recipe.get('moe_flex_dispatcher_backend')} {extra.get('dispatcher')} {row.get('framework')}"
+    words = f"{switched.get('moe_flex_dispatcher_backend')} {extra.get('dispatcher')} {row.get('framework')}"
     if not MERGED.search(words):
-        found = replace(found, merged_dispatch=False, dispatch_gap=SYNCHRONISED)
-    kernels, experts = _graphed(str(recipe.get("cuda_graph_impl")), str(recipe.get("cuda_graph_scope")), overlap)
+        waits = 0.0 if switched.get("token_drop") else SYNCHRONISED
+        found = replace(found, merged_dispatch=False, dispatch_gap=waits)
+    modules = _modules(row)
+    if modules:
+        found = replace(found, recomputed=modules)
+    kernels, experts = _graphed(str(switched.get("cuda_graph_impl")), str(switched.get("cuda_graph_scope")), overlap)
     shown = {"kernel_gap": kernels, "launch_cost": kernels, "expert_gap": experts}
     changed: dict[str, Any] = {name: getattr(found, name) * (1 - share) for name, share in shown.items()}
     return replace(found, **changed)
-
-
-def _recipe(row: Row) -> Row:
-    """What the recipe switches on; from release 26.06 those of the mixtures have graphs, overlap and HybridEP."""
-    stated = (row.get("extra") or {}).get("recipe")
-    release = RELEASE.search(str(row.get("framework")))
-    if stated or not row["model"].get("moe") or not release or release[1] < "26.06":
-        return stated or {}
-    return {"moe_a2a_overlap": True, "moe_flex_dispatcher_backend": "hybridep", "cuda_graph_impl": "full_iteration"}
 
 
 def _graphed(kind: str, scope: str, overlap: str) -> tuple[float, float]:

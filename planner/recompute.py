@@ -1,0 +1,51 @@
+"""What selective recompute runs again, in the modules that frameworks name (Megatron-LM --recompute-modules).
+
+`layernorm`: norms; `moe_act`, `mlp_act`: activations of experts and of dense blocks; `mla_up_proj`: queries, keys and
+values of MLA from their latents; `core_attn`: the attention product; `mlp`, `shared_experts`: whole blocks; `moe`:
+router, exchange and experts; `matmuls`: every second matrix multiply with all memory-bound work (torchtitan's op mode).
+"""
+
+from __future__ import annotations
+
+from planner.layers.base import Core, Linear, Part, Pointwise
+from planner.setting import Setting
+
+MODULES = ("layernorm", "moe_act", "mlp_act", "mla_up_proj", "core_attn", "mlp", "shared_experts", "moe", "matmuls")
+_OF_LABEL = {"dense_ffn": "mlp", "shared_experts": "shared_experts", "experts": "moe", "router": "moe"}
+_OF_NAME = {
+    "activation": ("mlp_act", "mlp"),
+    "shared_activation": ("mlp_act", "shared_experts"),
+    "experts_activation": ("moe_act", "moe"),
+    "router_scores": ("moe",),
+    "permute": ("moe",),
+    "unpermute": ("moe",),
+}
+
+
+def repeated(part: Part, setting: Setting) -> float:
+    """Share of the part's forward pass that runs again in the backward pass, in a layer that is recomputed."""
+    if setting.choices.recompute != "selective":
+        return float(setting.choices.recompute == "full")
+    chosen = setting.stack.recomputed
+    if any(module in chosen for module in _modules(part, setting)):
+        return 1.0
+    if "matmuls" not in chosen:
+        return 0.0
+    return 0.5 if isinstance(part, Linear) else float(isinstance(part, Pointwise))
+
+
+def exchanges(setting: Setting) -> bool:
+    """Whether the exchange between experts runs again."""
+    full = setting.choices.recompute == "full"
+    return full or (setting.choices.recompute == "selective" and "moe" in setting.stack.recomputed)
+
+
+def _modules(part: Part, setting: Setting) -> tuple[str, ...]:
+    """The modules that hold a part; a fused attention product is never run again."""
+    if isinstance(part, Core):
+        return () if setting.stack.flash_attention else ("core_attn",)
+    if isinstance(part, Linear):
+        return (_OF_LABEL.get(part.label, ""), "mla_up_proj" if part.rebuilt else "")
+    if isinstance(part, Pointwise):
+        return _OF_NAME.get(part.name, ("layernorm",) if part.name.endswith("norm") else ())
+    return ()
