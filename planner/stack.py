@@ -19,8 +19,8 @@ class Stack:
 
     `flash_attention`: the attention product is fused (no seq² tensor in memory). `..._overlap`: the share of that
     traffic that may hide behind computation (0 none, 1 all that fits). `gradient_bytes` [B] per parameter.
-    `parameter_prefetch`: ZeRO-3 gathers the next layer while this one computes. `fused_loss`: logits are not kept in
-    fp32. `pointwise_traffic`: traffic of memory-bound work over the fused ideal. `attention_rate`: of the stack's
+    `parameter_prefetch`: ZeRO-3 gathers the next layer while this one computes. `logit_bytes` [B] that
+    the loss holds of each logit (6: bf16 and an fp32 softmax in place; 12: fp32 logits, softmax and gradient at once). `pointwise_traffic`: traffic of memory-bound work over the fused ideal. `attention_rate`: of the stack's
     attention kernel over that of the profile. `kernel_gap` [s]: idle time that the host leaves per kernel, `expert_gap`
     [s] per local expert and layer. `jitter`: share of the compute lost to stragglers per e-fold of GPUs beyond eight.
     `step_overhead` [s]: host work once per step (data, logging, gradient norm). `allocator`: reserved over allocated
@@ -37,6 +37,11 @@ class Stack:
     `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part of a layer runs, which shows
     where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step, where each rank broadcasts its
     updated parameters by itself. `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
+    Memory: `held_gradient` [B] a parameter of all copies of its gradient (0: `gradient_bytes`); `unfused_gradient` [B] a value of a weight gradient that is computed apart and then added (0: in one kernel);
+    `update_bytes` [B] that the optimizer's step takes for each parameter it updates, beside the states; `libraries` [B]
+    of the communication library and of others that torch doesn't see; `keeps_gathered`: under a pipeline ZeRO-3 leaves
+    the gathered parameters and their gradients in memory until the step ends; `fused_pointwise`: a gated activation is
+    one kernel that keeps its input alone.
     """
 
     name: str
@@ -49,7 +54,7 @@ class Stack:
     gradient_overlap: float
     parameter_prefetch: bool
     gradient_bytes: float
-    fused_loss: bool
+    logit_bytes: float
     pointwise_traffic: float
     attention_rate: float
     kernel_gap: float
@@ -73,6 +78,12 @@ class Stack:
     attention_kernel: str = "profile"
     launch_cost: float = 0.0
     rank_gap: float = 0.0
+    held_gradient: float = 0.0
+    unfused_gradient: float = 0.0
+    update_bytes: float = 0.0
+    libraries: float = 0.0
+    keeps_gathered: bool = False
+    fused_pointwise: bool = True
     recomputed: tuple[str, ...] = ("layernorm", "moe_act", "mlp_act", "mla_up_proj", "core_attn")
 
 
