@@ -18,6 +18,8 @@ from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
 from planner.sharding import MASK, Held, linear_rows, sparse_copies, stage_held, state_bytes
 from planner.strategy import Degrees
 
+FRAGMENTED = 1.05  # reserved over allocated when every wholly free block is given back
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -166,8 +168,17 @@ def stage_memory(
         terms = _updating(terms, (has.dense / shared.dense_ways + has.expert / shared.expert_ways), setting)
     taught = shared.teacher + teacher_logits(setting, degrees, counts[head])
     allocated: Num = parameters + gradients + optimizer + sum(terms) + taught
-    framework = setting.gpu.reserve + (setting.stack.allocator - 1.0) * allocated + setting.stack.libraries
+    framework = _framework(allocated, setting)
     return Memory(parameters, gradients, optimizer, *terms, framework, taught)
+
+
+@formula(unit="B", source="pytorch c10/cuda/CUDACachingAllocator.cpp: cached blocks are freed before an allocation fails")
+def _framework(allocated: Num, setting: Setting) -> Num:
+    """Driver, libraries and what the caching allocator holds beyond the tensors; little where memory runs out."""
+    gpu, stack = setting.gpu, setting.stack
+    outside = gpu.reserve + stack.libraries
+    spare = np.maximum(gpu.hbm_capacity - outside - allocated, (FRAGMENTED - 1.0) * allocated)
+    return outside + np.minimum((stack.allocator - 1.0) * allocated, spare)
 
 
 def _updating(terms: tuple[Num, Num, Num, Num], updated: Num, setting: Setting) -> tuple[Num, Num, Num, Num]:

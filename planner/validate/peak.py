@@ -20,7 +20,12 @@ DOUBLED = re.compile(r"schedule ZB-2p")
 
 def predicted_peak(plan: Plan, row: Row) -> float:
     """Peak memory [B] as the row's source measures it, on stages cut as its framework cuts them."""
-    shape = as_cut(plan, doubled=bool(DOUBLED.search(str(row.get("framework")))))
+    switched = (row.get("extra") or {}).get("recipe") or {}
+    shape = as_cut(
+        plan,
+        doubled=bool(DOUBLED.search(str(row.get("framework")))),
+        offloaded=int(switched.get("cpu_offloading_num_layers") or 0),
+    )
     stages = memories(units(plan.setting, plan.degrees), shape, plan.setting, plan.degrees)
     source = str(row.get("source"))
     shown = stages[:1] if FIRST_STAGE.search(source) else stages
@@ -28,16 +33,8 @@ def predicted_peak(plan: Plan, row: Row) -> float:
 
 
 def printed(stage: Memory, plan: Plan, source: str) -> float:
-    """Bytes of one stage in the kind of figure that `source` prints.
-
-    A caching allocator gives unused blocks back before it fails, so that a run that fits holds no more than the GPU has.
-    """
-    gpu = plan.setting.gpu
-    allocated, used = float(stage.total - stage.framework), float(stage.total)
+    """Bytes of one stage in the kind of figure that `source` prints."""
     if ALLOCATED.search(source):
-        return allocated
-    if allocated + gpu.reserve <= gpu.hbm_capacity:
-        used = min(used, gpu.hbm_capacity)
-    if RESERVED.search(source):
-        return used - gpu.reserve - plan.setting.stack.libraries
-    return used
+        return float(stage.total - stage.framework)
+    outside = plan.setting.gpu.reserve + plan.setting.stack.libraries
+    return float(stage.total) - outside * bool(RESERVED.search(source))

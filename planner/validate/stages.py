@@ -31,10 +31,11 @@ class Flight:
         return self.first if chunk == 0 else self.last if chunk == chunks - 1 else self.middle
 
 
-def as_cut(plan: Plan, *, doubled: bool = False) -> Layout:
+def as_cut(plan: Plan, *, doubled: bool = False, offloaded: int = 0) -> Layout:
     """Every stage of the run: its layers of each kind, and those times the micro-batches it holds.
 
     `doubled`: ZB-2p, where each stage holds twice what the first stage of 1F1B does, less one (Qi 2023, section 2.3).
+    `offloaded`: the first layers of each chunk whose activations wait in the memory of the host.
     """
     setting, degrees = plan.setting, plan.degrees
     pp, vpp = int(degrees.pp), int(degrees.vpp)
@@ -48,11 +49,18 @@ def as_cut(plan: Plan, *, doubled: bool = False) -> Layout:
             flight = Flight(*(float(min(2 * pp - 1, batches)),) * 3)
         chunks = [[columns[i] for i in piece] for piece in pieces[rank::pp]]
         counts.append(tuple(sum(chunk.count(kind) for chunk in chunks) for kind in kinds))
+        chunks = [_here(chunk, offloaded, len(setting.model.kinds)) for chunk in chunks]
         held.append(
             tuple(sum(flight.of(i, vpp) * chunk.count(kind) for i, chunk in enumerate(chunks)) for kind in kinds)
         )
     total = tuple(columns.count(kind) for kind in kinds)
     return Layout(tuple(counts), tuple(range(pp)), total, tuple(held))
+
+
+def _here(chunk: list[int], offloaded: int, embedding: int) -> list[int]:
+    """Columns of a chunk without its first `offloaded` layers."""
+    start = int(bool(offloaded) and chunk[:1] == [embedding])
+    return chunk[:start] + chunk[start + offloaded :]
 
 
 def _flight(schedule: str, pp: int, vpp: int, batches: int, rank: int) -> Flight:
