@@ -81,7 +81,9 @@ def memories(parts: tuple[Unit, ...], shape: Layout, setting: Setting, degrees: 
     shared = common(memory, setting, degrees)
     held = shape.held or (None,) * len(shape.stage)
     stages = zip(shape.counts, shape.stage, held, strict=True)
-    return tuple(stage_memory(memory, counts, rank, shared, setting, degrees, flying) for counts, rank, flying in stages)
+    return tuple(
+        stage_memory(memory, counts, rank, shared, setting, degrees, flying) for counts, rank, flying in stages
+    )
 
 
 def peak(stages: tuple[Memory, ...]) -> Num:

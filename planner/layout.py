@@ -23,8 +23,8 @@ class Layout:
     """Stage shapes of one pipeline, or of a batch of them.
 
     `counts[s][k]` layers of kind k (see `layer_kinds`) on a stage of shape s, `stage[s]` its earliest stage (numbers
-    or arrays [n]); `total[k]` layers of kind k in the whole model. `held[s][k]`: layers of kind k times the micro-batches
-    in flight, where chunks of a stage differ in both; None: every chunk holds what the schedule's mean chunk does.
+    or arrays [n]); `total[k]` layers of kind k in the whole model. `held[s][k]`: layers of kind k times the
+    micro-batches in flight, where chunks differ in both; None: every chunk holds what the schedule's mean chunk does.
     """
 
     counts: tuple[tuple[Count, ...], ...]

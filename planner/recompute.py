@@ -63,6 +63,6 @@ def dropped_input(part: Linear, modules: tuple[str, ...]) -> bool:
         return block in modules or (part.cheap_input and ("moe_act" if part.expert else "mlp_act") in modules)
     if part.expert:
         return block in modules
-    if part.rebuilt and not part.name == "q":
+    if part.rebuilt and part.name != "q":
         return "mla_up_proj" in modules
     return part.cheap_input and "layernorm" in modules

@@ -66,7 +66,9 @@ def _outputs(part: Linear, core: Core | None) -> tuple[int, ...]:
     """Widths of the outputs of the multiplies that stand for one matrix."""
     if part.name == "qkv" and core is not None:
         keys = core.kv_heads * core.qk_dim if core.own_kv else 0
-        return tuple(width for width in (core.heads * core.qk_dim, keys, part.outputs - core.heads * core.qk_dim - keys))
+        return tuple(
+            width for width in (core.heads * core.qk_dim, keys, part.outputs - core.heads * core.qk_dim - keys)
+        )
     if part.name in ("up", "shared_up", "experts_up"):
         return (part.outputs // 2, part.outputs // 2)
     return (part.outputs,)
@@ -107,12 +109,17 @@ def _input(part: Linear, setting: Setting, degrees: Degrees) -> Num:
 
 
 def _core(part: Core, setting: Setting, degrees: Degrees, modules: tuple[str, ...]) -> Num:
-    """Query, key, value and the row statistics; without a fused kernel the scores too."""
+    """Query, key, value and the row statistics; without a fused kernel the scores too.
+
+    The output is the input of the output matrix, unless that keeps it in fewer bits: then both stay.
+    """
     rows = tokens(setting, degrees) / degrees.tp
     widths = part.heads * part.qk_dim + part.own_kv * part.kv_heads * (part.qk_dim + part.v_dim)
     total: Num = FP32 * part.heads * rows
     if not (part.rebuilt and "mla_up_proj" in modules):
         total = total + setting.value * widths * rows
+    if setting.precision.saved < setting.value and not part.linear:
+        total = total + setting.value * part.heads * part.v_dim * rows
     if not setting.stack.flash_attention and "core_attn" not in modules:
         total = total + UNFUSED_SCORES * part.heads * setting.workload.seq_len * rows
     return total

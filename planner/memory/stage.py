@@ -18,18 +18,16 @@ from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
 from planner.sharding import MASK, Held, linear_rows, sparse_copies, stage_held, state_bytes
 from planner.strategy import Degrees
 
-FRAGMENTED = 1.05  # reserved over allocated when every wholly free block is given back
-
 
 @dataclass(frozen=True)
 class Memory:
     """Bytes on one rank of a stage; the sum of the fields is the peak.
 
-    parameters, gradients, optimizer: states after sharding; activations: of all micro-batches in flight; then what the
-    fullest moment adds: logits (the loss), or communication (gathered and exchanged tensors) and workspace (a layer
-    that is recomputed, a weight gradient on its way), or, after the last micro-batch, what the update of the optimizer
-    needs (in workspace, with activations gone); framework: context, libraries, allocator slack; teacher: the model that
-    is distilled from, on the student's ranks.
+    parameters, gradients, optimizer: states after sharding, and what the update needs if that is the fullest moment;
+    activations: of all micro-batches in flight; logits: what the loss holds of them; communication: parameters that
+    ZeRO-3 has gathered; workspace: a layer at work beyond what the loss takes at another moment (gathered and exchanged
+    tokens, what recompute makes again, a weight gradient on its way); framework: context, libraries, allocator slack;
+    teacher: the model that is distilled from, on the student's ranks.
     """
 
     parameters: Num
@@ -68,26 +66,27 @@ def layer_bytes(kind: int, held: Held, setting: Setting, degrees: Degrees) -> La
     layer = layer_kinds(setting.model)[kind]
     is_layer = kind < len(setting.model.kinds) or kind > len(setting.model.kinds) + 1
     whole = layer_activations(layer, setting, degrees, "none")
-    saved = layer_activations(layer, setting, degrees, setting.choices.recompute) if is_layer else whole
+    again = is_layer and setting.choices.recompute != "none"
+    saved = layer_activations(layer, setting, degrees, setting.choices.recompute) if again else whole
+    stack = setting.stack
+    each = np.where(degrees.tp > 1, stack.cut_logit_bytes or stack.logit_bytes, stack.logit_bytes)
     logits: Num = 0.0
     for part in layer.parts:
         if isinstance(part, Linear) and part.name == "output":
             ways = degrees.tp if part.cut is Cut.COLUMN else 1
             rows = linear_rows(part, setting, degrees) if part.rows else tokens(setting, degrees)
-            logits = logits + setting.stack.logit_bytes * rows * (part.outputs / ways)
-    return LayerBytes(held, saved, whole - saved, logits)
+            logits = logits + each * rows * (part.outputs / ways)
+    return LayerBytes(held, saved, whole - saved if again else 0.0, logits)
 
 
 @dataclass(frozen=True)
 class Common:
-    """What all stages of a pipeline share: bytes of `gathered` parameters that stay, of the `communication` and the
-    `workspace` of one layer at work, `micro_batches`, over how many ranks ZeRO shards a dense and an expert parameter,
-    and bytes of the `teacher`.
+    """What all stages of a pipeline share: bytes of `gathered` parameters and of one layer at `work`, `micro_batches`,
+    over how many ranks ZeRO shards a dense and an expert parameter, and bytes of the `teacher`.
     """
 
     gathered: Num
-    communication: Num
-    workspace: Num
+    work: Num
     micro_batches: Count
     dense_ways: Num
     expert_ways: Num
@@ -99,8 +98,7 @@ def common(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) ->
     rebuilt: Num = reduce(np.maximum, [cost.rebuilt for cost in costs])
     return Common(
         _gathered(costs, setting),
-        _buffers(setting, degrees),
-        rebuilt + _rounded(costs, setting) + weight_gradient(setting, degrees),
+        _buffers(setting, degrees) + rebuilt + _rounded(costs, setting) + weight_gradient(setting, degrees),
         micro_batch_count(setting, degrees),
         degrees.dp * degrees.cp / degrees.replicas,
         degrees.edp / degrees.replicas,
@@ -157,39 +155,19 @@ def stage_memory(
         activations = held * _saved(counts, costs)
     else:
         activations = _saved(flying, costs)
-    loss = 1.0 * (logits >= shared.communication + shared.workspace)  # the fullest moment is the loss, else a layer
-    terms = (
-        activations,
-        loss * logits,
-        shared.gathered + (1.0 - loss) * shared.communication,
-        (1.0 - loss) * shared.workspace,
-    )
+    workspace = np.maximum(shared.work - logits, 0.0)  # the fullest moment is the loss or a layer at work
     if setting.stack.update_bytes:
-        terms = _updating(terms, (has.dense / shared.dense_ways + has.expert / shared.expert_ways), setting)
+        held = activations + logits + workspace + shared.gathered
+        needed = (has.dense / shared.dense_ways + has.expert / shared.expert_ways) * setting.stack.update_bytes
+        optimizer = optimizer + np.maximum(needed - held, 0.0)
     taught = shared.teacher + teacher_logits(setting, degrees, counts[head])
-    allocated: Num = parameters + gradients + optimizer + sum(terms) + taught
-    framework = _framework(allocated, setting)
-    return Memory(parameters, gradients, optimizer, *terms, framework, taught)
+    terms = (parameters, gradients, optimizer, activations, logits, shared.gathered, workspace)
+    allocated: Num = sum(terms) + taught
+    framework = setting.gpu.reserve + setting.stack.libraries + (setting.stack.allocator - 1.0) * allocated
+    return Memory(*terms, framework, taught)
 
 
-@formula(unit="B", source="pytorch c10/cuda/CUDACachingAllocator.cpp: cached blocks are freed before an allocation fails")
-def _framework(allocated: Num, setting: Setting) -> Num:
-    """Driver, libraries and what the caching allocator holds beyond the tensors; little where memory runs out."""
-    gpu, stack = setting.gpu, setting.stack
-    outside = gpu.reserve + stack.libraries
-    spare = np.maximum(gpu.hbm_capacity - outside - allocated, (FRAGMENTED - 1.0) * allocated)
-    return outside + np.minimum((stack.allocator - 1.0) * allocated, spare)
-
-
-def _updating(terms: tuple[Num, Num, Num, Num], updated: Num, setting: Setting) -> tuple[Num, Num, Num, Num]:
-    """The moment of the update where it is the fullest: no activations, but temporaries of each updated parameter."""
-    needed = updated * setting.stack.update_bytes
-    update = 1.0 * (needed >= sum(terms))
-    activations, logits, communication, workspace = ((1.0 - update) * term for term in terms)
-    return activations, logits, communication, workspace + update * needed
-
-
-def _saved(layers: tuple[Num, ...], costs: tuple[LayerBytes, ...]) -> Num:
+def _saved(layers: tuple[Num | Count, ...], costs: tuple[LayerBytes, ...]) -> Num:
     """Saved bytes of so many layers of each kind."""
     saved: Num = sum(n * cost.saved for n, cost in zip(layers, costs, strict=True))
     return saved
@@ -205,12 +183,12 @@ def _states(has: Held, shared: Common, setting: Setting, degrees: Degrees) -> tu
     else:
         dense, expert = state_bytes(has, has.matrices, setting)
         states = dense / shared.dense_ways + expert / shared.expert_ways if zero >= 1 else dense + expert
-    kept = (whole - sharded) * (degrees.pp > 1) * (zero >= 3 and stack.keeps_gathered)
-    return (
-        (sharded if zero >= 3 else whole) * setting.weight + kept * setting.value + beside(has, setting),
-        (sharded if zero >= 2 else whole) * (stack.held_gradient or stack.gradient_bytes) + kept * FP32,
-        states,
-    )
+    parameters = (sharded if zero >= 3 else whole) * setting.weight + beside(has, setting)
+    gradients = (sharded if zero >= 2 else whole) * (stack.held_gradient or stack.gradient_bytes)
+    if zero >= 3 and stack.keeps_gathered:
+        kept = (whole - sharded) * (degrees.pp > 1)
+        parameters, gradients = parameters + kept * setting.value, gradients + kept * FP32
+    return parameters, gradients, states
 
 
 @formula(

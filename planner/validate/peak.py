@@ -15,6 +15,7 @@ FIRST_STAGE = re.compile(r"MLCommons|bigscience")
 ALLOCATED = re.compile(r"MLCommons|SimuMax|Zero Bubble")
 RESERVED = re.compile(r"torchtitan|ml-engineering|nanotron")
 """Sources that print what torch has allocated or reserved; all others are taken to print what the driver reports."""
+FRAGMENTED = 1.05  # reserved over allocated when every wholly free block is given back
 DOUBLED = re.compile(r"schedule ZB-2p")
 
 
@@ -33,8 +34,14 @@ def predicted_peak(plan: Plan, row: Row) -> float:
 
 
 def printed(stage: Memory, plan: Plan, source: str) -> float:
-    """Bytes of one stage in the kind of figure that `source` prints."""
+    """Bytes of one stage in the kind of figure that `source` prints.
+
+    torch's caching allocator frees unused blocks before an allocation fails (c10/cuda/CUDACachingAllocator.cpp), so that
+    little but fragments remains of its slack where memory runs out.
+    """
+    gpu, outside = plan.setting.gpu, plan.setting.gpu.reserve + plan.setting.stack.libraries
+    allocated = float(stage.total - stage.framework)
     if ALLOCATED.search(source):
-        return float(stage.total - stage.framework)
-    outside = plan.setting.gpu.reserve + plan.setting.stack.libraries
-    return float(stage.total) - outside * bool(RESERVED.search(source))
+        return allocated
+    reserved = min(plan.setting.stack.allocator * allocated, max(gpu.hbm_capacity - outside, FRAGMENTED * allocated))
+    return reserved if RESERVED.search(source) else reserved + outside

@@ -19,6 +19,7 @@ from planner.validate.translate import translate
 
 Json = dict[str, Any]
 
+
 def validate(path: Path, where: dict[str, str] | None = None) -> Json:
     """The JSON of `plan validate` for the rows of `path` whose fields contain the texts of `where`."""
     rows = [row for row in read(path) if _wanted(row, where or {})]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from planner.formula import Count
 from planner.layout import Layout, chain, layer_kinds
 from planner.model import Model
 from planner.plan import Plan
@@ -46,7 +45,7 @@ def as_cut(plan: Plan, *, doubled: bool = False, offloaded: int = 0) -> Layout:
     for rank in range(pp):
         flight = _flight(setting.choices.schedule, pp, vpp, batches, rank)
         if doubled:
-            flight = Flight(*(float(min(2 * pp - 1, batches)),) * 3)
+            flight = _alike(min(2 * pp - 1, batches))
         chunks = [[columns[i] for i in piece] for piece in pieces[rank::pp]]
         counts.append(tuple(sum(chunk.count(kind) for chunk in chunks) for kind in kinds))
         chunks = [_here(chunk, offloaded, len(setting.model.kinds)) for chunk in chunks]
@@ -70,10 +69,15 @@ def _flight(schedule: str, pp: int, vpp: int, batches: int, rank: int) -> Flight
     pp of them are of the last chunk, the others of the first chunk again.
     """
     if vpp == 1:
-        return Flight(*(float(get(schedule).in_flight(pp, vpp, batches, rank)),) * 3)
-    after: Count = 2 * (pp - 1 - rank) + 1
+        return _alike(float(get(schedule).in_flight(pp, vpp, batches, rank)))
+    after = 2 * (pp - 1 - rank) + 1
     most = float(min(pp, batches))
-    return Flight(min(pp + max(0.0, after - pp), batches), most, float(min(pp, after, batches)))
+    return Flight(float(min(pp + max(0, after - pp), batches)), most, float(min(pp, after, batches)))
+
+
+def _alike(held: float) -> Flight:
+    """The same of every chunk."""
+    return Flight(held, held, held)
 
 
 def _pieces(model: Model, chunks: int) -> list[range]:
