@@ -5,6 +5,10 @@ Source: Korthikanti 2022 (activation counts, selective recompute); each part sta
 
 from __future__ import annotations
 
+from functools import reduce
+
+import numpy as np
+
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer
@@ -91,6 +95,17 @@ def part_activations(part: Part, setting: Setting, degrees: Degrees, *, selectiv
         tensors = part.saved + (gated and not setting.stack.fused_pointwise)
         return setting.value * tensors * part.width * pointwise_rows(part, setting, degrees)
     return 0.0
+
+
+@formula(unit="B", source="backward pass of an activation: the gradients of its output and its inputs exist at once")
+def activation_gradients(layer: Layer, setting: Setting, degrees: Degrees) -> Num:
+    """Bytes of gradients at the widest activation of a layer, which is at work while everything kept still stands."""
+    each: list[Num] = [
+        setting.value * (part.saved + 1) * part.width * pointwise_rows(part, setting, degrees)
+        for part in layer.parts
+        if isinstance(part, Pointwise) and part.saved and part.name.endswith("activation")
+    ]
+    return reduce(np.maximum, each) if each else 0.0
 
 
 def _input(part: Linear, setting: Setting, degrees: Degrees) -> Num:

@@ -11,7 +11,7 @@ from planner import schedules
 from planner.formula import Count, Num, formula
 from planner.layers.base import Cut, Linear
 from planner.layout import layer_kinds
-from planner.memory.activations import layer_activations
+from planner.memory.activations import activation_gradients, layer_activations
 from planner.memory.teacher import teacher_bytes, teacher_logits
 from planner.precision import BF16, FP32
 from planner.setting import Setting, micro_batch_count, sharded_tokens, tokens
@@ -51,12 +51,13 @@ class Memory:
 class LayerBytes:
     """What a layer of one kind asks of a rank's memory.
 
-    `held` parameters, `saved` bytes per micro-batch, `rebuilt` bytes that recompute makes again, `logits` bytes.
+    `held` parameters, `saved` bytes per micro-batch, bytes of its `work` in the backward pass (gradients
+    of an activation, what recompute makes again), `logits` bytes.
     """
 
     held: Held
     saved: Num
-    rebuilt: Num
+    work: Num
     logits: Num
 
 
@@ -70,13 +71,14 @@ def layer_bytes(kind: int, held: Held, setting: Setting, degrees: Degrees) -> La
     saved = layer_activations(layer, setting, degrees, setting.choices.recompute) if again else whole
     stack = setting.stack
     each = np.where(degrees.tp > 1, stack.cut_logit_bytes or stack.logit_bytes, stack.logit_bytes)
+    work = activation_gradients(layer, setting, degrees)
     logits: Num = 0.0
     for part in layer.parts:
         if isinstance(part, Linear) and part.name == "output":
             ways = degrees.tp if part.cut is Cut.COLUMN else 1
             rows = linear_rows(part, setting, degrees) if part.rows else tokens(setting, degrees)
             logits = logits + each * rows * (part.outputs / ways)
-    return LayerBytes(held, saved, whole - saved if again else 0.0, logits)
+    return LayerBytes(held, saved, work + (whole - saved if again else 0.0), logits)
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,10 @@ class Common:
 
 def common(costs: tuple[LayerBytes, ...], setting: Setting, degrees: Degrees) -> Common:
     """The part of the memory that does not depend on the stage."""
-    rebuilt: Num = reduce(np.maximum, [cost.rebuilt for cost in costs])
+    work: Num = reduce(np.maximum, [cost.work for cost in costs])
     return Common(
         _gathered(costs, setting),
-        _buffers(setting, degrees) + rebuilt + _rounded(costs, setting) + weight_gradient(setting, degrees),
+        _buffers(setting, degrees) + work + _rounded(costs, setting) + weight_gradient(setting, degrees),
         micro_batch_count(setting, degrees),
         degrees.dp * degrees.cp / degrees.replicas,
         degrees.edp / degrees.replicas,

@@ -36,8 +36,8 @@ def predicted_peak(plan: Plan, row: Row) -> float:
 def printed(stage: Memory, plan: Plan, source: str) -> float:
     """Bytes of one stage in the kind of figure that `source` prints.
 
-    torch's caching allocator frees unused blocks before an allocation fails (c10/cuda/CUDACachingAllocator.cpp), so that
-    little but fragments remains of its slack where memory runs out.
+    torch's caching allocator frees unused blocks before an allocation fails (c10/cuda/CUDACachingAllocator.cpp), so
+    that little but fragments remains of its slack where memory runs out.
     """
     gpu, outside = plan.setting.gpu, plan.setting.gpu.reserve + plan.setting.stack.libraries
     allocated = float(stage.total - stage.framework)

@@ -107,6 +107,17 @@ def test_a_vocabulary_cut_by_tp_may_cost_more():
     assert estimate(where, Degrees(8, tp=2)).stages[0].logits == 16 * SEQ * DENSE.vocab / 2
 
 
+@pytest.mark.parametrize(("gated", "tensors"), [(True, 3), (False, 2)])
+def test_an_activation_at_work_holds_its_gradients(gated, tensors):
+    """Of its output and of each input, in two bytes, cut by tp; without anything to recompute or exchange."""
+    where = with_stack(replace(DENSE, gated=gated, vocab=8))
+    for tp in (1, 2):
+        stage = estimate(where, Degrees(8, tp=tp)).stages[0]
+        gathered = 2 * 2 * SEQ * DENSE.hidden * (tp > 1)
+        loss = where.stack.logit_bytes * SEQ * 8 / tp
+        assert stage.workspace + loss == tensors * 2 * SEQ * DENSE.ffn / tp + gathered
+
+
 def test_the_loss_and_a_layer_at_work_take_turns():
     """The workspace counts only what it needs beyond the logits; stages without a head need all of it."""
     where = with_stack(LLAMA_405B, 64, unfused_gradient=5.0)
@@ -124,13 +135,14 @@ def test_an_unfused_gradient_is_one_matrix_more():
 
 
 def test_full_recompute_works_on_one_whole_layer():
-    """Beside the kept inputs a layer's other activations exist once."""
+    """Beside the kept inputs a layer's other activations exist once, and the gradients around its gate."""
     where = with_stack(DENSE, 16, Choices(recompute="full"))
     layer = where.model.kinds[0]
     none, full = (layer_activations(layer, where, Degrees(16), how) for how in ("none", "full"))
     stage = estimate(where, Degrees(16, pp=2)).stages[0]
     sends = 4 * 2 * SEQ * DENSE.hidden
-    assert stage.workspace == none - full + sends
+    gradients = 3 * 2 * SEQ * DENSE.ffn
+    assert stage.workspace == none - full + gradients + sends
 
 
 def test_the_update_may_be_the_fullest_moment():
@@ -177,5 +189,5 @@ def test_embedding_and_head_are_never_recomputed():
         where = with_stack(DENSE, choices=Choices(recompute=how))
         plain = units(with_stack(DENSE), Degrees(8))
         for mine, theirs in list(zip(units(where, Degrees(8)), plain, strict=True))[1:3]:
-            assert (mine.memory.saved, mine.memory.rebuilt) == (theirs.memory.saved, 0)
+            assert (mine.memory.saved, mine.memory.work) == (theirs.memory.saved, theirs.memory.work)
     assert any(isinstance(p, Linear | Pointwise) for p in where.model.head.parts)
