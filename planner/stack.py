@@ -37,7 +37,8 @@ class Stack:
     host waits, forward and backward together, for the counts of an expert layer. `attention_kernel`: a table of
     `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part of a layer runs, which shows
     where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step, where each rank broadcasts its
-    updated parameters by itself. `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
+    updated parameters by itself. `graphed`: what CUDA graphs hold of a layer (attn, moe_router, mlp or all).
+    `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
 
     Memory: `cut_logit_bytes` [B] of a logit where tp cuts the vocabulary (0: `logit_bytes`); `held_gradient` [B] a
     parameter of all copies of its gradient (0: `gradient_bytes`); `unfused_gradient` [B] a value of a weight gradient
@@ -81,6 +82,7 @@ class Stack:
     attention_kernel: str = "profile"
     launch_cost: float = 0.0
     rank_gap: float = 0.0
+    graphed: tuple[str, ...] = ()
     cut_logit_bytes: float = 0.0
     held_gradient: float = 0.0
     unfused_gradient: float = 0.0

@@ -74,4 +74,4 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
     back = travel(setting.value * width, merged=stack.merged_dispatch)
     ahead = travel(setting.dispatched * width, merged=stack.merged_dispatch) if setting.lean else back
     waits = 0.5 * passes * stack.dispatch_gap * setting.host_pace * (degrees.ep > 1)
-    return exposed(passes * (ahead + back), window, stack.expert_overlap) + waits
+    return exposed(passes * (ahead + back) + waits, window, stack.expert_overlap)

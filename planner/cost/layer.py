@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
-import numpy as np
-
 from hwprofiles.curve import MatmulCurve
 from planner.compression.prune import SPARSE_GAIN
 from planner.cost import kernels
 from planner.cost.communication import context_time, expert_time, tensor_time
+from planner.cost.host import host_gap, starved_time
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer, core_flops
@@ -86,7 +85,7 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees, *, rerun: bool 
     expert = expert_time(layer, setting, degrees, crossings, forward + backward + gap_forward + gap_backward)
     exchanged = tensor + context + expert
     busy = (forward + exchanged / passes, backward + again + exchanged * (1.0 - 1.0 / passes))
-    starved = _starved(layer, setting, busy, rerun=rerun)
+    starved = starved_time(layer, setting, busy, rerun=rerun)
     return LayerTime(
         forward,
         backward,
@@ -97,42 +96,6 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees, *, rerun: bool 
         context,
         expert,
     )
-
-
-@formula(unit="s", source="kernels that the host launches, times the idle time that it leaves per kernel")
-def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
-    """Forward and backward idle time of one part: one kernel forward, two backward for a matrix multiply.
-
-    Memory-bound work is as many kernels as the stack takes for it.
-    """
-    pace = setting.host_pace
-    gap, each, cut = setting.stack.kernel_gap * pace, setting.stack.expert_gap * pace, setting.stack.cut_gap * pace
-    if isinstance(part, Linear) and part.expert:
-        once: Num = gap + each * (part.copies / degrees.ep) + cut * (degrees.ep * degrees.etp > 1)
-        return once, 2.0 * once
-    if isinstance(part, Linear):
-        once = gap + cut * (part.cut is not Cut.NONE) * (degrees.tp > 1)
-        return once, 2.0 * once
-    if isinstance(part, Pointwise):
-        return gap * setting.stack.pointwise_kernels, gap * setting.stack.pointwise_kernels
-    if isinstance(part, Core):
-        once = gap + cut * (degrees.cp * (degrees.cp > 1))
-        return once, once
-    return 0.0, 0.0
-
-
-@formula(unit="s", source="a GPU that is faster than the host waits for it: the roofline of both")
-def _starved(layer: Layer, setting: Setting, busy: tuple[Num, Num], *, rerun: bool) -> tuple[Num, Num]:
-    """Forward and backward time that the GPU waits for launches, beside its `busy` time [s] of the layer."""
-    each = setting.stack.launch_cost * setting.host_pace
-    if not np.any(each):
-        return 0.0, 0.0
-    ahead = behind = 0.0
-    for part in layer.parts:
-        if isinstance(part, Linear | Pointwise | Core):
-            more = repeated(part, setting) * rerun
-            ahead, behind = ahead + each, behind + each * (1.0 + isinstance(part, Linear) + more)
-    return kernels.roofline(ahead, busy[0]) - busy[0], kernels.roofline(behind, busy[1]) - busy[1]
 
 
 def part_time(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:

@@ -42,12 +42,13 @@ PARAMETERS = (
     Parameter("gradient_overlap", 0.25, 0.0, 1.0, log=False),
     Parameter("step_overhead", 0.7, 1e-3, 1.0),
     Parameter("launch_cost", 0.7, 1e-7, 1e-3),
+    Parameter("dispatch_gap", 0.7, 1e-6, 1e-2),
     Parameter("collective_gap", 0.7, 1e-7, 1e-3),
 )
 CLOCK = Parameter("sustained", 0.08, 0.5, 1.1)
 GRACE = "grace"
 HOST = Parameter("host_pace", 0.7, 0.5, 4.0)
-UNSTATED = {"expert_gap": 5e-6, "launch_cost": 4e-5, "collective_gap": 5e-6}
+UNSTATED = {"expert_gap": 5e-6, "launch_cost": 4e-5, "dispatch_gap": 1e-3, "collective_gap": 5e-6}
 """Priors [s] where a stack file says nothing: a launch of the host takes 5 us, and a part is a few kernels."""
 TRUST = {"A": 1.0, "B": 1.0, "C": 0.5}
 KIN = 0.7

@@ -6,7 +6,6 @@ import json
 import re
 from dataclasses import replace
 from functools import cache
-from typing import Any
 
 from planner import stack
 from planner.errors import InputError
@@ -40,16 +39,14 @@ STACKS = (
     (re.compile(r"DeepSpeed"), "deepspeed"),
     (re.compile(r"JAX"), "jax-xla"),
     (re.compile(r"HAI-LLM"), "hai-llm"),
-    (re.compile(r"NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus|dgxc", re.IGNORECASE), "nemo"),
+    (re.compile(r"Megatron-Core (dev|v0\.16)|NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus|dgxc", re.IGNORECASE), "nemo"),
 )
-EARLY_MOE = re.compile(r"NeMo (24|25\.0[0-7])")
+EARLY_MOE = re.compile(r"NeMo 25\.04.*dgxc")
 VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded as Megatron-LM does
-A2A_OVERLAP = 0.5
+A2A_OVERLAP = 0.65
 """Of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it."""
-WHOLE_GRAPH, PART_GRAPH, ROUTER_GRAPH = 0.97, 0.7, 0.25
-"""Share of the launches in a graph of the iteration (not the optimizer), of attention and router, of the router."""
+GRAPH_SCOPES = ("attn", "moe_router", "mlp")
 MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
-SYNCHRONISED = 1e-3  # s a layer: the host waits for the counts before each plain all-to-all (forward and backward)
 MODULE_NAMES = {"op": "matmuls", "shared_expert": "shared_experts"}
 UNSHARDED = ("megatron-2022", "megatron-deepspeed-2023")
 ACCUMULATED = 6.0  # DeepSpeed's BF16_Optimizer keeps bf16 gradients and their fp32 sums
@@ -188,7 +185,7 @@ def _stack_name(row: Row) -> str:
     framework = str(row.get("framework") or row.get("source") or "")
     if "vTrain" in str(row.get("source")):
         return "megatron-deepspeed-2023"
-    if row["model"].get("moe") and EARLY_MOE.search(framework):
+    if row["model"].get("moe") and EARLY_MOE.search(framework + " " + str(row.get("source"))):
         return "nemo-early-moe"
     return next((name for pattern, name in STACKS if pattern.search(framework)), "megatron-core")
 
@@ -208,23 +205,21 @@ def _stack(row: Row) -> Stack:
     if switched.get("moe_a2a_overlap") is True or "A2A overlap" in overlap or "a2a_overlap" in overlap:
         found = replace(found, expert_overlap=A2A_OVERLAP)
     words = f"{switched.get('moe_flex_dispatcher_backend')} {extra.get('dispatcher')} {row.get('framework')}"
-    if not MERGED.search(words):
-        waits = 0.0 if switched.get("token_drop") else SYNCHRONISED
-        found = replace(found, merged_dispatch=False, dispatch_gap=waits)
+    merged = bool(MERGED.search(words))
+    waits = 0.0 if merged or switched.get("token_drop") else found.dispatch_gap
+    found = replace(found, merged_dispatch=merged and found.merged_dispatch, dispatch_gap=waits)
     modules = _modules(row)
     if modules:
         found = replace(found, recomputed=modules)
-    kernels, experts = _graphed(str(switched.get("cuda_graph_impl")), str(switched.get("cuda_graph_scope")), overlap)
-    shown = {"kernel_gap": kernels, "launch_cost": kernels, "expert_gap": experts}
-    changed: dict[str, Any] = {name: getattr(found, name) * (1 - share) for name, share in shown.items()}
-    return replace(found, **changed)
+    graphs = _graphed(str(switched.get("cuda_graph_impl")), str(switched.get("cuda_graph_scope")), overlap)
+    return replace(found, graphed=graphs)
 
 
-def _graphed(kind: str, scope: str, overlap: str) -> tuple[float, float]:
-    """Shares of the host's launches that CUDA graphs take over: of all kernels, and of the single experts'."""
+def _graphed(kind: str, scope: str, overlap: str) -> tuple[str, ...]:
+    """What CUDA graphs hold: of a whole iteration or layer all, else the scopes that the recipe names."""
     words = f"{kind} {scope} {overlap}"
-    if "full_iteration" in words or "full-iteration" in words:
-        return WHOLE_GRAPH, WHOLE_GRAPH
-    if kind in ("transformer_engine", "local") or "per-layer CUDA graphs" in words:
-        return (PART_GRAPH if "attn" in scope or scope == "None" else ROUTER_GRAPH), 0.0
-    return 0.0, 0.0
+    if "full_iteration" in words or "full-iteration" in words or "per-layer CUDA graphs" in words or kind == "local":
+        return ("all",)
+    if kind != "transformer_engine":
+        return ()
+    return tuple(name for name in GRAPH_SCOPES if name in scope) or (("all",) if scope == "None" else ())
