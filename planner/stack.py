@@ -45,7 +45,9 @@ class Stack:
     that is computed apart and then added (0: in one kernel); `update_bytes` [B] that the optimizer's step takes for
     each parameter it updates, beside the states; `libraries` [B] of the communication library and of others that torch
     doesn't see; `keeps_gathered`: under a pipeline ZeRO-3 leaves the gathered parameters and their gradients in memory
-    until the step ends; `fused_pointwise`: a gated activation is one kernel that keeps its input alone.
+    until the step ends; `fused_pointwise`: a gated activation is one kernel that keeps its input alone; `kept_outputs`:
+    the matrices whose outputs are all that selective recompute keeps beside a layer's input (checkpoint policies of
+    JAX).
     """
 
     name: str
@@ -90,6 +92,7 @@ class Stack:
     libraries: float = 0.0
     keeps_gathered: bool = False
     fused_pointwise: bool = True
+    kept_outputs: tuple[str, ...] = ()
     recomputed: tuple[str, ...] = ("layernorm", "moe_act", "mlp_act", "mla_up_proj", "core_attn")
 
 

@@ -27,6 +27,8 @@ def layer_activations(layer: Layer, setting: Setting, degrees: Degrees, recomput
     if recompute == "full":
         return _entering(layer, setting, degrees)
     selective = recompute == "selective"
+    if selective and setting.stack.kept_outputs:
+        return _entering(layer, setting, degrees) + kept_outputs(layer, setting, degrees)
     if selective and "matmuls" in setting.stack.recomputed:
         return _entering(layer, setting, degrees) + every_second(layer, setting, degrees)
     total: Num = 0.0
@@ -63,6 +65,16 @@ def every_second(layer: Layer, setting: Setting, degrees: Degrees) -> Num:
             seen += 1
             if seen % 2:
                 total = total + setting.value * width * part.active * _output_rows(part, setting, degrees)
+    return total
+
+
+@formula(unit="B", source="jax.checkpoint policies: named outputs of matrix multiplies stay, all else is made again")
+def kept_outputs(layer: Layer, setting: Setting, degrees: Degrees) -> Num:
+    """Bytes of the outputs of the matrices that the stack names."""
+    total: Num = 0.0
+    for part in layer.parts:
+        if isinstance(part, Linear) and part.name in setting.stack.kept_outputs:
+            total = total + setting.value * part.outputs * part.active * _output_rows(part, setting, degrees)
     return total
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from planner.estimate import memories, units
 from planner.memory.stage import Memory
@@ -27,7 +28,10 @@ def predicted_peak(plan: Plan, row: Row) -> float:
         doubled=bool(DOUBLED.search(str(row.get("framework")))),
         offloaded=int(switched.get("cpu_offloading_num_layers") or 0),
     )
-    stages = memories(units(plan.setting, plan.degrees), shape, plan.setting, plan.degrees)
+    setting = plan.setting
+    if setting.stack.kept_outputs:  # its policy is known for memory; times take the recompute that the row states
+        setting = replace(setting, choices=replace(setting.choices, recompute="selective"))
+    stages = memories(units(setting, plan.degrees), shape, setting, plan.degrees)
     source = str(row.get("source"))
     shown = stages[:1] if FIRST_STAGE.search(source) else stages
     return max(printed(stage, plan, source) for stage in shown)

@@ -76,6 +76,15 @@ def test_op_level_recompute_keeps_every_second_multiply():
     assert lean == 2 * widths + 4 * DENSE.heads
 
 
+def test_a_checkpoint_policy_keeps_the_outputs_it_names():
+    """The layer's input, then queries, keys and values, and what attention and the block hand on, cut as they are."""
+    where = with_stack(DENSE, choices=SELECTIVE, kept_outputs=("qkv", "down"))
+    heads = DENSE.hidden + 2 * DENSE.kv_heads * DENSE.hidden // DENSE.heads
+    for tp in (1, 2):
+        found = layer_activations(where.model.kinds[0], where, Degrees(8, tp=tp), "selective")
+        assert found == 2 * SEQ * (2 * DENSE.hidden + heads) / tp
+
+
 def test_low_precision_keeps_the_attention_output_twice():
     """The fused kernel needs it in bf16, the output matrix in fp8; in bf16 it is one tensor."""
     found = {}
