@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,17 +11,13 @@ import numpy as np
 
 from planner.estimate import estimate
 from planner.interval import interval, regime
-from planner.plan import Plan
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
+from planner.validate.peak import predicted_peak
 from planner.validate.read import Row, measured_peak, measured_step, read
 from planner.validate.refusal import Refused
 from planner.validate.translate import translate
 
 Json = dict[str, Any]
-FIRST_STAGE = re.compile(r"MLCommons")
-"""Sources whose logging rank, on the first stage, prints its own peak; all others print the largest."""
-ALLOCATED, RESERVED = re.compile(r"MLCommons|SimuMax"), re.compile(r"torchtitan|ml-engineering")
-"""Sources that print what torch has allocated or reserved; all others are taken to print what the driver reports."""
 
 
 def validate(path: Path, where: dict[str, str] | None = None) -> Json:
@@ -60,7 +55,8 @@ def predict(row: Row) -> Json:
         plan = translate(row)
     except Refused as refused:
         return {**result, "status": "unsupported", "reason": str(refused)}
-    step, used = price(plan, result["source"])
+    step = float(estimate(plan.setting, plan.degrees).step.total)
+    used = predicted_peak(plan, row)
     result |= {"predicted_step_s": step, "predicted_peak_bytes": used, "interval_s": list(interval(plan.setting, step))}
     result["regime"] = regime(plan.setting)
     if measured is not None:
@@ -68,18 +64,6 @@ def predict(row: Row) -> Json:
     if peak is not None:
         result["memory_error"] = used / peak - 1.0
     return result
-
-
-def price(plan: Plan, source: str) -> tuple[float, float]:
-    """Step time [s] and peak memory [B] in the kind that the source prints (allocated, reserved or the driver's)."""
-    found = estimate(plan.setting, plan.degrees)
-    used = float(found.stages[0].total if FIRST_STAGE.search(source) else found.peak)
-    gpu, slack = plan.setting.gpu, plan.setting.stack.allocator
-    if ALLOCATED.search(source):
-        used = (used - gpu.reserve) / slack
-    elif RESERVED.search(source):
-        used -= gpu.reserve
-    return float(found.step.total), used
 
 
 def summary(results: list[Json]) -> Json:

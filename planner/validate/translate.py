@@ -22,7 +22,7 @@ from planner.stack import Stack
 from planner.strategy import Choices, Degrees, Workload
 from planner.validate.hardware import cluster
 from planner.validate.read import Row
-from planner.validate.recipes import recipe
+from planner.validate.recipes import recipe, remembered
 from planner.validate.refusal import Refused
 
 STACKS = (
@@ -193,7 +193,7 @@ def _stack_name(row: Row) -> str:
 
 def _stack(row: Row) -> Stack:
     """The stack of the framework, with the overlap that the row states."""
-    found = stack.load(_stack_name(row))
+    found = replace(stack.load(_stack_name(row)), **remembered(row))
     overlap = str(row.get("overlap") or "")
     if overlap.startswith("none"):
         found = replace(found, tensor_overlap=0.0, pipeline_overlap=0.0)
