@@ -26,7 +26,9 @@ def repeated(part: Part, setting: Setting) -> float:
     """Share of the part's forward pass that runs again in the backward pass, in a layer that is recomputed."""
     if setting.choices.recompute != "selective":
         return float(setting.choices.recompute == "full")
-    chosen = setting.stack.recomputed
+    chosen, kept = setting.stack.recomputed, setting.stack.kept_outputs
+    if kept:  # a checkpoint policy: all but these matrices
+        return float(not (isinstance(part, Linear) and part.name in kept))
     if any(module in chosen for module in _modules(part, setting)):
         return 1.0
     if "matmuls" not in chosen:

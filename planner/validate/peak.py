@@ -29,8 +29,6 @@ def predicted_peak(plan: Plan, row: Row) -> float:
         offloaded=int(switched.get("cpu_offloading_num_layers") or 0),
     )
     setting = plan.setting
-    if setting.stack.kept_outputs:  # its policy is known for memory; times take the recompute that the row states
-        setting = replace(setting, choices=replace(setting.choices, recompute="selective"))
     stages = memories(units(setting, plan.degrees), shape, setting, plan.degrees)
     source = str(row.get("source"))
     shown = stages[:1] if FIRST_STAGE.search(source) else stages

@@ -164,7 +164,8 @@ def _zero(row: Row, ways: int) -> tuple[int, int]:
 
 
 def _recompute(row: Row) -> str:
-    text = str(row.get("recompute") or ("selective" if recipe(row).get("recompute_modules") else "none"))
+    told = recipe(row).get("recompute_modules") or remembered(row).get("kept_outputs")
+    text = str(row.get("recompute") or ("selective" if told else "none"))
     return text if text in ("none", "full") else "selective"
 
 
