@@ -78,9 +78,12 @@ def priced(parts: tuple[Unit, ...], shape: Layout, setting: Setting, degrees: De
 def memories(parts: tuple[Unit, ...], shape: Layout, setting: Setting, degrees: Degrees) -> tuple[Memory, ...]:
     """The memory of each stage shape of strategies whose layer costs are known."""
     memory = tuple(part.memory for part in parts)
-    ranks = zip(shape.counts, shape.stage, strict=True)
     shared = common(memory, setting, degrees)
-    return tuple(stage_memory(memory, counts, rank, shared, setting, degrees) for counts, rank in ranks)
+    held = shape.held or (None,) * len(shape.stage)
+    stages = zip(shape.counts, shape.stage, held, strict=True)
+    return tuple(
+        stage_memory(memory, counts, rank, shared, setting, degrees, flying) for counts, rank, flying in stages
+    )
 
 
 def peak(stages: tuple[Memory, ...]) -> Num:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.formula import Count
+from planner.formula import Count, Num
 from planner.model import Layer, Model
 
 
@@ -23,12 +23,14 @@ class Layout:
     """Stage shapes of one pipeline, or of a batch of them.
 
     `counts[s][k]` layers of kind k (see `layer_kinds`) on a stage of shape s, `stage[s]` its earliest stage (numbers
-    or arrays [n]); `total[k]` layers of kind k in the whole model.
+    or arrays [n]); `total[k]` layers of kind k in the whole model. `held[s][k]`: layers of kind k times the
+    micro-batches in flight, where chunks differ in both; None: every chunk holds what the schedule's mean chunk does.
     """
 
     counts: tuple[tuple[Count, ...], ...]
     stage: tuple[Count, ...]
     total: tuple[int, ...]
+    held: tuple[tuple[Num, ...], ...] | None = None
 
 
 def layer_kinds(model: Model) -> tuple[Layer, ...]:

@@ -1,7 +1,8 @@
 """Number formats of a training run: which peak a matrix multiply uses and what is kept in memory.
 
 Sources: NVIDIA Transformer Engine documentation (fp8 weights with a transposed copy on Hopper; MXFP8 keeps two
-orientations, one scale byte per 32 values; NVFP4 one per 16). Attention, router, embedding and head stay in the base
+orientations of a weight and, for the weight gradient, one of an activation, one scale byte per 32 values; NVFP4 one per
+16). Attention, router, embedding and head stay in the base
 type: bf16, or fp32 where nothing is reduced.
 """
 
@@ -41,7 +42,7 @@ PRECISIONS: dict[str, Precision] = {
         Precision("bf16", "bf16", operand=2.0, weight=2.0, saved=2.0, cast=0.0),
         Precision("fp32", "fp32", operand=4.0, weight=4.0, saved=4.0, cast=0.0, base="fp32", value=FP32, master=False),
         Precision("fp8", "fp8", operand=1.0, weight=2.0, saved=1.0, cast=4.0),
-        Precision("mxfp8", "fp8", operand=1.03125, weight=2.0625, saved=2.0625, cast=4.0625),
+        Precision("mxfp8", "fp8", operand=1.03125, weight=2.0625, saved=1.03125, cast=4.0625),
         Precision("nvfp4", "fp4", operand=0.5625, weight=3.125, saved=0.5625, cast=3.125),
     )
 }

@@ -7,7 +7,7 @@ router, exchange and experts; `matmuls`: every second matrix multiply with all m
 
 from __future__ import annotations
 
-from planner.layers.base import Core, Linear, Part, Pointwise
+from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.setting import Setting
 
 MODULES = ("layernorm", "moe_act", "mlp_act", "mla_up_proj", "core_attn", "mlp", "shared_experts", "moe", "matmuls")
@@ -26,7 +26,9 @@ def repeated(part: Part, setting: Setting) -> float:
     """Share of the part's forward pass that runs again in the backward pass, in a layer that is recomputed."""
     if setting.choices.recompute != "selective":
         return float(setting.choices.recompute == "full")
-    chosen = setting.stack.recomputed
+    chosen, kept = setting.stack.recomputed, setting.stack.kept_outputs
+    if kept:  # a checkpoint policy: all but these matrices
+        return float(not (isinstance(part, Linear) and part.name in kept))
     if any(module in chosen for module in _modules(part, setting)):
         return 1.0
     if "matmuls" not in chosen:
@@ -49,3 +51,20 @@ def _modules(part: Part, setting: Setting) -> tuple[str, ...]:
     if isinstance(part, Pointwise):
         return _OF_NAME.get(part.name, ("layernorm",) if part.name.endswith("norm") else ())
     return ()
+
+
+def dropped(part: Pointwise, modules: tuple[str, ...]) -> bool:
+    """Whether what the part keeps lies inside a whole block of `modules`; a block's own input stays."""
+    return any(block in modules for block in _OF_NAME.get(part.name, ()) if not block.endswith("_act"))
+
+
+def dropped_input(part: Linear, modules: tuple[str, ...]) -> bool:
+    """Whether a matrix's input is made again: by its norm or its activation, or inside a whole block."""
+    block = _OF_LABEL.get(part.label, "")
+    if part.cut is Cut.ROW and block:
+        return block in modules or (part.cheap_input and ("moe_act" if part.expert else "mlp_act") in modules)
+    if part.expert:
+        return block in modules
+    if part.rebuilt and part.name != "q":
+        return "mla_up_proj" in modules
+    return part.cheap_input and "layernorm" in modules

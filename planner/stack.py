@@ -19,15 +19,16 @@ class Stack:
 
     `flash_attention`: the attention product is fused (no seq² tensor in memory). `..._overlap`: the share of that
     traffic that may hide behind computation (0 none, 1 all that fits). `gradient_bytes` [B] per parameter.
-    `parameter_prefetch`: ZeRO-3 gathers the next layer while this one computes. `fused_loss`: logits are not kept in
-    fp32. `pointwise_traffic`: traffic of memory-bound work over the fused ideal. `attention_rate`: of the stack's
-    attention kernel over that of the profile. `kernel_gap` [s]: idle time that the host leaves per kernel, `expert_gap`
-    [s] per local expert and layer. `jitter`: share of the compute lost to stragglers per e-fold of GPUs beyond eight.
+    `parameter_prefetch`: ZeRO-3 gathers the next layer while this one computes. `logit_bytes` [B] that the loss holds
+    of each logit (6: bf16 and an fp32 softmax in place; 12: fp32 logits, softmax and gradient at once).
+    `pointwise_traffic`: traffic of memory-bound work over the fused ideal. `attention_rate`: of the stack's attention
+    kernel over that of the profile. `kernel_gap` [s]: idle time that the host leaves per kernel, `expert_gap` [s] per
+    local expert and layer. `jitter`: share of the compute lost to stragglers per e-fold of GPUs beyond eight.
     `step_overhead` [s]: host work once per step (data, logging, gradient norm). `allocator`: reserved over allocated
-    memory. A negative overlap means that the traffic costs more than alone (it shares the GPU with computation).
-    What only an eager stack pays: `pointwise_kernels` launched by one memory-bound part (1: fused), and the host's
-    work [s] per collective inside a layer (`collective_gap`), per message between stages (`message_gap`), per matrix
-    or attention that an axis cuts (`cut_gap`), per pass of a micro-batch over a chunk (`pass_gap`), per layer and pass
+    memory. A negative overlap means that the traffic costs more than alone (it shares the GPU with computation). What
+    only an eager stack pays: `pointwise_kernels` launched by one memory-bound part (1: fused), and the host's work [s]
+    per collective inside a layer (`collective_gap`), per message between stages (`message_gap`), per matrix or
+    attention that an axis cuts (`cut_gap`), per pass of a micro-batch over a chunk (`pass_gap`), per layer and pass
     under data parallelism (`shard_gap`) and per parameter tensor in the update (`tensor_gap`). `optimizer_traffic`: of
     the update over one fused kernel; `shard_traffic`: of copies in and out of communication buffers over the bytes
     communicated; `split_traffic`: of adding up weight gradients in passes of their own, over their bytes.
@@ -36,8 +37,18 @@ class Stack:
     host waits, forward and backward together, for the counts of an expert layer. `attention_kernel`: a table of
     `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part of a layer runs, which shows
     where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step, where each rank broadcasts its
-    updated parameters by itself. `graphed`: what CUDA graphs hold of a layer
-    (attn, moe_router, mlp or all). `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
+    updated parameters by itself. `scattered_sends`: each rank of tp sends its part of a stage's output, and the next
+    stage gathers it (Narayanan 2021, sec. 4.1). `graphed`: what CUDA graphs hold of a layer (attn, moe_router, mlp or
+    all). `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
+
+    Memory: `cut_logit_bytes` [B] of a logit where tp cuts the vocabulary (0: `logit_bytes`); `held_gradient` [B] a
+    parameter of all copies of its gradient (0: `gradient_bytes`); `unfused_gradient` [B] a value of a weight gradient
+    that is computed apart and then added (0: in one kernel); `update_bytes` [B] that the optimizer's step takes for
+    each parameter it updates, beside the states; `libraries` [B] of the communication library and of others that torch
+    doesn't see; `keeps_gathered`: under a pipeline ZeRO-3 leaves the gathered parameters and their gradients in memory
+    until the step ends; `fused_pointwise`: a gated activation is one kernel that keeps its input alone; `kept_outputs`:
+    the matrices whose outputs are all that selective recompute keeps beside a layer's input (checkpoint policies of
+    JAX).
     """
 
     name: str
@@ -50,7 +61,7 @@ class Stack:
     gradient_overlap: float
     parameter_prefetch: bool
     gradient_bytes: float
-    fused_loss: bool
+    logit_bytes: float
     pointwise_traffic: float
     attention_rate: float
     kernel_gap: float
@@ -74,7 +85,16 @@ class Stack:
     attention_kernel: str = "profile"
     launch_cost: float = 0.0
     rank_gap: float = 0.0
+    scattered_sends: bool = False
     graphed: tuple[str, ...] = ()
+    cut_logit_bytes: float = 0.0
+    held_gradient: float = 0.0
+    unfused_gradient: float = 0.0
+    update_bytes: float = 0.0
+    libraries: float = 0.0
+    keeps_gathered: bool = False
+    fused_pointwise: bool = True
+    kept_outputs: tuple[str, ...] = ()
     recomputed: tuple[str, ...] = ("layernorm", "moe_act", "mlp_act", "mla_up_proj", "core_attn")
 
 

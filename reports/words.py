@@ -19,7 +19,7 @@ MINUS: Final = "\N{MINUS SIGN}"
 PARTS: Final = {
     "dense_ffn": "dense feed-forward", "shared_experts": "shared experts", "mtp": "multi-token prediction",
     "head": "output head", "parameters": "weights", "optimizer": "optimizer state",
-    "communication": "communication buffers", "framework": "driver and framework",
+    "communication": "communication buffers", "framework": "driver and framework", "workspace": "work in progress",
     "teacher": "teacher of the distillation",
 }  # fmt: skip
 TIMES: Final = {

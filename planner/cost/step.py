@@ -11,6 +11,7 @@ import numpy as np
 from planner import schedules
 from planner.collectives.base import path
 from planner.collectives.point_to_point import point_to_point
+from planner.collectives.ring import all_gather
 from planner.cost.data_parallel import data_time, optimizer_time, sharding_time, split_time
 from planner.cost.groups import groups
 from planner.cost.layer import LayerTime
@@ -18,7 +19,7 @@ from planner.cost.teacher import distill_time
 from planner.formula import Count, Num, formula
 from planner.layout import Layout
 from planner.schedules.base import Schedule
-from planner.setting import Setting, micro_batch_count, sharded_tokens
+from planner.setting import Setting, micro_batch_count, tokens
 from planner.sharding import Compressed, Held, Matrices, stage_held
 from planner.strategy import Degrees
 
@@ -152,8 +153,12 @@ def _most(each: list[T]) -> T | None:
 @formula(unit="s", source="Narayanan 2021 sec. 3.3.1: activations of one micro-batch to the next stage, gradients back")
 def pipeline_time(schedule: Schedule, micro_batches: Count, setting: Setting, degrees: Degrees) -> Num:
     """Exposed sends of a stage in one step."""
-    volume = setting.value * sharded_tokens(setting, degrees) * setting.model.boundary
-    one = point_to_point(volume, path(groups(degrees, setting.choices).pp, setting.tiers))
+    axes, whole = groups(degrees, setting.choices), setting.value * tokens(setting, degrees) * setting.model.boundary
+    sequence_parallel = setting.choices.sequence_parallel
+    part = whole / degrees.tp if sequence_parallel or setting.stack.scattered_sends else whole
+    one = point_to_point(part, path(axes.pp, setting.tiers))
+    if setting.stack.scattered_sends and not sequence_parallel:
+        one = one + all_gather(whole, path(axes.tp, setting.tiers))
     sends = schedule.sends(degrees.pp, degrees.vpp, micro_batches)
     total: Num = (
         2.0 * sends * (one + setting.stack.message_gap * (degrees.pp > 1)) * (1.0 - setting.stack.pipeline_overlap)

@@ -25,23 +25,29 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A mechanism of a stack: prior and its standard deviation in the fitted coordinate (log, or plain for shares)."""
+    """A mechanism of a stack: prior and its standard deviation in the fitted coordinate (log, or plain for shares).
+
+    `kin`: share of the prior's variance that stacks of one family have in common.
+    """
 
     name: str
     sigma: float
     low: float
     high: float
     log: bool = True
+    kin: float = 0.7
 
 
+OWN_KERNELS = 0.3
+"""What a stack fuses and does once per step is mostly its own, where overlap and launches follow from its family."""
 PARAMETERS = (
-    Parameter("pointwise_traffic", 0.35, 0.8, 6.0),
-    Parameter("attention_rate", 0.25, 0.2, 1.3),
-    Parameter("kernel_gap", 0.7, 1e-8, 2e-4),
+    Parameter("pointwise_traffic", 0.35, 0.8, 6.0, kin=OWN_KERNELS),
+    Parameter("attention_rate", 0.25, 0.2, 1.3, kin=OWN_KERNELS),
+    Parameter("kernel_gap", 0.7, 1e-8, 1e-3),
     Parameter("expert_gap", 0.7, 1e-8, 4e-4),
     Parameter("tensor_overlap", 0.25, -0.75, 0.95, log=False),
     Parameter("gradient_overlap", 0.25, 0.0, 1.0, log=False),
-    Parameter("step_overhead", 0.7, 1e-3, 1.0),
+    Parameter("step_overhead", 0.7, 1e-3, 1.0, kin=OWN_KERNELS),
     Parameter("launch_cost", 0.7, 1e-7, 1e-3),
     Parameter("dispatch_gap", 0.7, 1e-6, 1e-2),
     Parameter("collective_gap", 0.7, 1e-7, 1e-3),
@@ -52,8 +58,6 @@ HOST = Parameter("host_pace", 0.7, 0.5, 4.0)
 UNSTATED = {"expert_gap": 5e-6, "launch_cost": 4e-5, "dispatch_gap": 1e-3, "collective_gap": 5e-6}
 """Priors [s] where a stack file says nothing: a launch of the host takes 5 us, and a part is a few kernels."""
 TRUST = {"A": 1.0, "B": 1.0, "C": 0.5}
-KIN = 0.7
-"""Share of a mechanism's prior variance that stacks of one family have in common."""
 _GENERATION, _GPU, _FORM, _OWN = 0.5, 0.2, 0.15, 0.15
 """Shares of a clock's prior variance by what two clocks have in common."""
 
@@ -127,22 +131,26 @@ class Layout:
 
     def covariance(self) -> Floats:
         """Of the priors: stacks of one family are expected to deviate alike, and so are clocks of one generation."""
-        kin = np.array([[_kin(a, b) for b in self.stacks] for a in self.stacks])
         found = np.zeros((self.size, self.size))
         for i, p in enumerate(PARAMETERS):
             rows = np.arange(len(self.stacks)) * len(PARAMETERS) + i
-            found[np.ix_(rows, rows)] = p.sigma**2 * kin
+            found[np.ix_(rows, rows)] = p.sigma**2 * self._kin(self.stacks, p)
         found[self.block : -1, self.block : -1] = CLOCK.sigma**2 * _clock_kin(self.clocks, self.clocks)
         found[-1, -1] = HOST.sigma**2
         return found
 
     def expected_stack(self, name: str, vector: Floats) -> dict[str, float]:
         """The plain values of a stack that no run shows: its file's, moved as its kin were."""
-        kin = np.array([[_kin(a, b) for b in self.stacks] for a in self.stacks])
-        pull = np.linalg.solve(kin, [_kin(name, other) for other in self.stacks])
         moved = (vector - self.prior())[: self.block].reshape(len(self.stacks), -1)
-        own = _stated(name)
-        return {p.name: _from(p, own[i] + float(pull @ moved[:, i])) for i, p in enumerate(PARAMETERS)}
+        own, found = _stated(name), {}
+        for i, p in enumerate(PARAMETERS):
+            pull = np.linalg.solve(self._kin(self.stacks, p), self._kin((name,), p)[0])
+            found[p.name] = _from(p, own[i] + float(pull @ moved[:, i]))
+        return found
+
+    def _kin(self, some: Sequence[str], p: Parameter) -> Floats:
+        """Correlation of how some stacks, and those of this layout, deviate from what their files say."""
+        return np.array([[_kinship(one, other, p) for other in self.stacks] for one in some])
 
     def expected_clock(self, generation: str, vector: Floats) -> float:
         """The sustained clock of a GPU of `generation` that no run shows."""
@@ -176,11 +184,9 @@ class Layout:
         return {p.name: np.array([_from(p, value) for value in rows[:, i]]) for i, p in enumerate(each)}
 
 
-def _kin(one: str, other: str) -> float:
-    """Correlation of how two stacks deviate from what their files say."""
-    if one == other:
-        return 1.0
-    return KIN * (stack.family(one) == stack.family(other))
+def _kinship(one: str, other: str, p: Parameter) -> float:
+    """Correlation of how a mechanism of two stacks deviates from what their files say."""
+    return 1.0 if one == other else p.kin * (stack.family(one) == stack.family(other))
 
 
 def _clock_kin(some: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> Floats:

@@ -18,7 +18,7 @@ def head(hidden: int, vocab: int, norm_kind: str, *, bias: bool = False) -> Part
     return (
         *norm("final_norm", hidden, norm_kind),
         Linear("output", "head", hidden, vocab, Cut.COLUMN, bias=bias, cheap_input=True),
-        Pointwise("loss", vocab, forward=4, backward=4, saved=3, cut=Cut.COLUMN),
+        Pointwise("loss", vocab, forward=4, backward=4, cut=Cut.COLUMN),
     )
 
 
@@ -30,7 +30,7 @@ def masked_head(hidden: int, vocab: int, norm_kind: str) -> Parts:
         *norm("transform_norm", hidden, norm_kind),
         Linear("output", "head", hidden, vocab, Cut.COLUMN, cheap_input=True),
         Vector("output_bias", "head", vocab, Cut.COLUMN),
-        Pointwise("loss", vocab, forward=4, backward=4, saved=3, cut=Cut.COLUMN),
+        Pointwise("loss", vocab, forward=4, backward=4, cut=Cut.COLUMN),
     )
 
 
@@ -43,7 +43,7 @@ def class_head(hidden: int, classes: int, norm_kind: str, *, normed: bool, poole
         *(norm("final_norm", hidden, norm_kind) if normed else ()),
         *((pooler, work) if pooled else ()),
         Linear("output", "head", hidden, classes, cut, bias=True, rows=1),
-        Pointwise("loss", classes, forward=4, backward=4, saved=3, rows=1),
+        Pointwise("loss", classes, forward=4, backward=4, rows=1),
     )
 
 

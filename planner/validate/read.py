@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,9 @@ COUNTS = {
     "parallel": ("tp", "pp", "vpp", "cp", "ep", "etp", "fsdp", "mbs", "gbs", "grad_accum"),
 }
 MOST = 10**9  # no degree, batch or sequence is larger
-GIB = 2.0**30
+GIB, GB = 2.0**30, 1e9
+DECIMAL = re.compile(r"Zero Bubble")
+"""Sources whose software divides bytes by powers of ten (sail-sg/zero-bubble: max_memory_allocated() // 1000000)."""
 
 
 def read(path: Path) -> list[Row]:
@@ -101,7 +104,7 @@ def _from_rate(row: Row, measured: Row) -> float | None:
 def measured_peak(row: Row) -> float | None:
     """The measured peak memory [B]."""
     found = _positive((row.get("measured") or {}).get("peak_mem_gib"))
-    return found * GIB if found else None
+    return found * (GB if DECIMAL.search(str(row.get("source"))) else GIB) if found else None
 
 
 def _positive(value: object) -> float | None:

@@ -1,4 +1,4 @@
-"""What the recipe of a published run switches on: its own statement, else that of the published recipe."""
+"""What the recipe of a published run switches on, and what its software keeps in memory."""
 
 from __future__ import annotations
 
@@ -28,8 +28,25 @@ def recipe(row: Row) -> Row:
     return next(fitting, {})
 
 
+def remembered(row: Row) -> dict[str, Any]:
+    """Fields of the stack that say what the run's software keeps in memory, where it differs from the stack."""
+    words = (row.get("framework"), row.get("source"), row.get("precision"), row["parallel"].get("zero"))
+    shown = " ".join(str(word) for word in words)
+    fitting = (entry for entry in _facts() if re.search(entry["pattern"], shown))
+    return {name: value for name, value in next(fitting, {}).items() if name not in ("pattern", "source")}
+
+
 @cache
 def _table() -> list[dict[str, Any]]:
-    text = (resources.files("planner") / "data" / "recipes.toml").read_text(encoding="utf-8")
-    found: list[dict[str, Any]] = tomllib.loads(text)["recipes"]
+    found: list[dict[str, Any]] = _data("recipes.toml")["recipes"]
     return found
+
+
+@cache
+def _facts() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = _data("memory.toml")["facts"]
+    return found
+
+
+def _data(name: str) -> dict[str, Any]:
+    return tomllib.loads((resources.files("planner") / "data" / name).read_text(encoding="utf-8"))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from planner.cost.step import StepTime
 from planner.estimate import estimate
 from planner.interval import interval
-from planner.plan import Plan
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.validate import facts
+from planner.validate.peak import predicted_peak
 from planner.validate.read import Row, measured_peak, measured_step, read
 from planner.validate.refusal import Refused
 from planner.validate.summary import summary
@@ -31,10 +29,6 @@ PREDICTED = (
     "time",
 )
 """What only a predicted row has."""
-FIRST_STAGE = re.compile(r"MLCommons")
-"""Sources whose logging rank, on the first stage, prints its own peak; all others print the largest."""
-ALLOCATED, RESERVED = re.compile(r"MLCommons|SimuMax"), re.compile(r"torchtitan|ml-engineering")
-"""Sources that print what torch has allocated or reserved; all others are taken to print what the driver reports."""
 
 
 def selected(path: Path, where: dict[str, str]) -> list[Row]:
@@ -85,28 +79,16 @@ def predict(row: Row) -> Json:
         plan = translate(row)
     except Refused as refused:
         return {**result, "status": "unsupported", "reason": str(refused)}
-    step, used = price(plan, result["source"])
+    step = estimate(plan.setting, plan.degrees).step
     seconds = float(step.total)
     result |= facts.planned(row, plan) | {"time": facts.parts(step)}
-    result |= {"predicted_step_s": seconds, "predicted_peak_bytes": used}
+    result |= {"predicted_step_s": seconds, "predicted_peak_bytes": predicted_peak(plan, row)}
     result["interval_s"] = list(interval(plan.setting, seconds))
     if measured is not None:
         result["error"] = seconds / measured - 1.0
     if peak is not None:
-        result["memory_error"] = used / peak - 1.0
+        result["memory_error"] = result["predicted_peak_bytes"] / peak - 1.0
     return result
-
-
-def price(plan: Plan, source: str) -> tuple[StepTime, float]:
-    """The step by its parts [s], and peak memory [B] as the source prints it (allocated, reserved or the driver's)."""
-    found = estimate(plan.setting, plan.degrees)
-    used = float(found.stages[0].total if FIRST_STAGE.search(source) else found.peak)
-    gpu, slack = plan.setting.gpu, plan.setting.stack.allocator
-    if ALLOCATED.search(source):
-        used = (used - gpu.reserve) / slack
-    elif RESERVED.search(source):
-        used -= gpu.reserve
-    return found.step, used
 
 
 def _field(row: Row, key: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from hwprofiles import load as load_profile
 from planner import fitted, stack
 from planner.fit.__main__ import toml
-from planner.fit.problem import CLOCK, HOST, KIN, PARAMETERS, load
+from planner.fit.problem import CLOCK, HOST, PARAMETERS, load
 from planner.fit.solve import errors, fit, layout_of, solve
 
 RUNS = Path(__file__).parents[1] / "published" / "runs.yaml"
@@ -66,7 +66,9 @@ def test_kin_are_expected_to_deviate_alike(runs):
     moved = layout.prior()
     moved[0] += 0.5
     stated = stack.prior("hai-llm")["pointwise_traffic"]
-    assert layout.expected_stack("hai-llm", moved)["pointwise_traffic"] == pytest.approx(stated * np.exp(KIN * 0.5))
+    assert layout.expected_stack("hai-llm", moved)["pointwise_traffic"] == pytest.approx(
+        stated * np.exp(PARAMETERS[0].kin * 0.5)
+    )
     assert layout.expected_stack("jax-xla", moved)["pointwise_traffic"] == stack.prior("jax-xla")["pointwise_traffic"]
     clocks = layout.prior()
     clocks[layout.block : -1] = np.log(0.9)

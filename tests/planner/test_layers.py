@@ -155,10 +155,10 @@ def test_a_prediction_module_adds_a_projection_and_three_norms() -> None:
     assert parameters(mtp(HIDDEN, "rms", inner)) - parameters(inner) == 2 * HIDDEN**2 + 3 * HIDDEN
 
 
-def test_the_loss_keeps_six_bytes_and_moves_sixteen_a_logit() -> None:
-    """bf16 logits and fp32 probabilities stay; both passes move 16 bytes a logit."""
+def test_the_loss_moves_sixteen_bytes_a_logit() -> None:
+    """Both passes move 16 bytes a logit; what the loss holds depends on the stack and is counted with its stage."""
     loss = tuple(p for p in head(HIDDEN, 1000, "rms") if p.name == "loss")
-    assert kept(loss) == 6 * 1000
+    assert kept(loss) == 0
     assert traffic(loss, "forward") + traffic(loss, "backward") == 16 * 1000
 
 

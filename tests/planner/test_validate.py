@@ -7,9 +7,10 @@ import pytest
 from planner.errors import InputError
 from planner.estimate import estimate
 from planner.validate.hardware import nic_rate
+from planner.validate.peak import predicted_peak
 from planner.validate.read import measured_peak, measured_step, read
 from planner.validate.refusal import Refused
-from planner.validate.score import predict, price, selected, summary
+from planner.validate.score import predict, selected, summary
 from planner.validate.translate import translate
 
 RUN = {
@@ -221,10 +222,8 @@ def test_a_run_without_a_measurement_is_predicted():
 
 def test_memory_is_compared_in_the_kind_that_the_source_prints():
     """What torch allocated is less than what it reserved, and that less than what the driver reports."""
-    plan = translate(RUN)
-    allocated, reserved, driver = (
-        price(plan, source)[1] for source in ("MLCommons x", "pytorch/torchtitan", "Korthikanti")
-    )
+    sources = ("MLCommons x", "pytorch/torchtitan", "Korthikanti")
+    allocated, reserved, driver = (predicted_peak(translate(RUN), changed(source=source)) for source in sources)
     assert allocated < reserved < driver
 
 

@@ -38,10 +38,19 @@ def test_no_row_is_lost(result, ratchet):
     assert result["summary"]["unsupported"] <= ratchet["rows"]["unsupported"]
 
 
-def test_ratchet_is_tight(result, ratchet):
+@pytest.mark.parametrize("kind", ["time", "memory"])
+def test_ratchet_is_tight(result, ratchet, kind):
     """A better model tightens the ratchet in the same change: it stays within a point of what is reached."""
-    for name, most in ratchet["time"].items():
-        assert most - result["summary"]["time"][name] < 0.01, f"tighten {name} in ratchet.toml"
+    for name, most in ratchet[kind].items():
+        assert most - result["summary"][kind][name] < 0.01, f"tighten {kind} {name} in ratchet.toml"
+
+
+def test_full_gpus_are_told_as_full(result):
+    """A run that measured more than 98 % of its 80 GB is predicted within a tenth of it, and there is such a run."""
+    large = [row for row in result["rows"] if "80GB" in row["gpu"] and row["measured_peak_bytes"]]
+    full = [row for row in large if row["measured_peak_bytes"] > 0.98 * 80 * 2**30]
+    assert full
+    assert all(abs(row["memory_error"]) < 0.1 for row in full)
 
 
 def test_intervals_cover(result):

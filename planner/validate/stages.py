@@ -1,0 +1,97 @@
+"""The stages of a published run as its framework cuts them, and the micro-batches that each holds at its peak.
+
+Megatron-LM, DeepSpeed and InternEvo give each stage the same number of layers; where the layers don't divide, the
+embedding and the output matrix take the place of one layer each if that comes out even.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from planner.layout import Layout, chain, layer_kinds
+from planner.model import Model
+from planner.plan import Plan
+from planner.schedules import get
+from planner.setting import micro_batch_count
+
+
+@dataclass(frozen=True)
+class Flight:
+    """Micro-batches of a stage that have gone forward and not yet back: of its first chunk, of each middle chunk and of
+    its last.
+    """
+
+    first: float
+    middle: float
+    last: float
+
+    def of(self, chunk: int, chunks: int) -> float:
+        """Those of one of the stage's `chunks`."""
+        return self.first if chunk == 0 else self.last if chunk == chunks - 1 else self.middle
+
+
+def as_cut(plan: Plan, *, doubled: bool = False, offloaded: int = 0) -> Layout:
+    """Every stage of the run: its layers of each kind, and those times the micro-batches it holds.
+
+    `doubled`: ZB-2p, where each stage holds twice what the first stage of 1F1B does, less one (Qi 2023, section 2.3).
+    `offloaded`: the first layers of each chunk whose activations wait in the memory of the host.
+    """
+    setting, degrees = plan.setting, plan.degrees
+    pp, vpp = int(degrees.pp), int(degrees.vpp)
+    columns, kinds = chain(setting.model), range(len(layer_kinds(setting.model)))
+    pieces = _pieces(setting.model, pp * vpp)
+    batches = int(micro_batch_count(setting, degrees))
+    counts, held = [], []
+    for rank in range(pp):
+        flight = _flight(setting.choices.schedule, pp, vpp, batches, rank)
+        if doubled:
+            flight = _alike(min(2 * pp - 1, batches))
+        chunks = [[columns[i] for i in piece] for piece in pieces[rank::pp]]
+        counts.append(tuple(sum(chunk.count(kind) for chunk in chunks) for kind in kinds))
+        chunks = [_here(chunk, offloaded, len(setting.model.kinds)) for chunk in chunks]
+        held.append(
+            tuple(sum(flight.of(i, vpp) * chunk.count(kind) for i, chunk in enumerate(chunks)) for kind in kinds)
+        )
+    total = tuple(columns.count(kind) for kind in kinds)
+    return Layout(tuple(counts), tuple(range(pp)), total, tuple(held))
+
+
+def _here(chunk: list[int], offloaded: int, embedding: int) -> list[int]:
+    """Columns of a chunk without its first `offloaded` layers."""
+    start = int(bool(offloaded) and chunk[:1] == [embedding])
+    return chunk[:start] + chunk[start + offloaded :]
+
+
+def _flight(schedule: str, pp: int, vpp: int, batches: int, rank: int) -> Flight:
+    """At the end of the warm-up, when a stage holds the most.
+
+    Interleaved (Narayanan 2021): 2(pp - 1 - rank) + 1 chunks go forward after the first vpp - 1 rounds of pp; the first
+    pp of them are of the last chunk, the others of the first chunk again.
+    """
+    if vpp == 1:
+        return _alike(float(get(schedule).in_flight(pp, vpp, batches, rank)))
+    after = 2 * (pp - 1 - rank) + 1
+    most = float(min(pp, batches))
+    return Flight(float(min(pp + max(0, after - pp), batches)), most, float(min(pp, after, batches)))
+
+
+def _alike(held: float) -> Flight:
+    """The same of every chunk."""
+    return Flight(held, held, held)
+
+
+def _pieces(model: Model, chunks: int) -> list[range]:
+    """Positions of the chain that each chunk holds, in order of depth."""
+    layers = len(chain(model)) - 2
+    sizes = _sizes(layers, chunks)
+    ends = [1 + sum(sizes[: i + 1]) for i in range(chunks)]
+    ends[-1] = layers + 2
+    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _sizes(layers: int, chunks: int) -> list[int]:
+    """Layers of each chunk, without embedding and head."""
+    if layers % chunks and (layers + 2) % chunks == 0:
+        each = (layers + 2) // chunks
+        return [each - (i == 0) - (i == chunks - 1) for i in range(chunks)]
+    return [layers // chunks + (i >= chunks - layers % chunks) for i in range(chunks)]
