@@ -13,7 +13,7 @@ from planner import catalog, methods, stack
 from planner.calibrated import calibrated
 from planner.errors import Fault, InputError
 from planner.estimate import Estimate, estimate
-from planner.interval import interval
+from planner.interval import interval, novelties
 from planner.model import Model
 from planner.plan_file import read_json, stated
 from planner.precision import PRECISIONS
@@ -129,6 +129,7 @@ def estimate_json(setting: Setting, degrees: Degrees, priced: Estimate | None = 
         "strategy": strategy_json(setting, degrees),
         "step_time_s": step,
         "interval_s": [low, high],
+        "interval_new": novelties(setting),
         "tokens_per_s": tokens_per_s,
         "tokens_per_s_per_gpu": tokens_per_s / gpus,
         "model_flops_per_token": per_token,

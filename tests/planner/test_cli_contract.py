@@ -32,6 +32,7 @@ TYPES = {
     "strategy": dict,
     "step_time_s": float,
     "interval_s": list,
+    "interval_new": list,
     "tokens_per_s": float,
     "tokens_per_s_per_gpu": float,
     "model_flops_per_token": float,
@@ -91,6 +92,7 @@ def hold(estimate):
     low, high = estimate["interval_s"]
     assert 0.0 < low <= step <= high
     assert low < high
+    assert set(estimate["interval_new"]) <= {"family", "generation", "size"}
     assert estimate["fits"] is (peak <= estimate["memory_capacity_bytes"])
     assert 0.0 < estimate["mfu"] <= estimate["hfu"] < 1.0
     each = estimate["model_flops_per_token"] * estimate["tokens_per_s_per_gpu"]

@@ -10,6 +10,7 @@ from hwprofiles import load
 from planner import interval as module
 from planner import stack
 from planner.interval import interval, novelties, regime, widening
+from planner.plan import estimate_json
 from planner.validate import intervals
 from planner.validate.intervals import FEWEST, Residual, covered, fit_intervals, text
 from planner.validate.translate import translate
@@ -95,6 +96,14 @@ def test_the_file_in_use_has_all_that_is_asked_of_it(setting):
     assert novelties(setting) == []
     assert novelties(replace(setting, stack=stack.load("hai-llm"))) == []  # its family has runs
     assert novelties(replace(setting, stack=stack.load("torch-eager"))) == ["family"]
+
+
+def test_an_estimate_says_what_is_new_about_it(setting):
+    """Its JSON names what no run shows, beside the wider interval."""
+    plan = translate(RUN)
+    assert estimate_json(setting, plan.degrees)["interval_new"] == []
+    other = replace(setting, stack=stack.load("torch-eager"))
+    assert estimate_json(other, plan.degrees)["interval_new"] == ["family"]
 
 
 def test_a_stack_without_kin_is_its_own_family():

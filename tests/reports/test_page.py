@@ -120,6 +120,14 @@ def test_a_plan_without_search_has_no_search_section():
     assert 'id="search"' in plan_page(fixtures.plan(), fixtures.search())
 
 
+def test_a_plan_unlike_all_runs_says_so():
+    """What no fitted run shows is named beside the interval."""
+    plan = fixtures.plan()
+    assert "No run that the planner was fitted on" not in plan_page(plan)
+    plan["estimate"]["interval_new"] = ["generation", "size"]
+    assert "fitted on shows this GPU generation or so many GPUs." in plan_page(plan)
+
+
 def test_a_plan_that_does_not_fit_says_so():
     """The first sentence does not promise what memory refuses."""
     plan = fixtures.plan()
