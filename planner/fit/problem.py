@@ -42,7 +42,7 @@ OWN_KERNELS = 0.3
 """What a stack fuses and does once per step is mostly its own, where overlap and launches follow from its family."""
 PARAMETERS = (
     Parameter("pointwise_traffic", 0.35, 0.8, 6.0, kin=OWN_KERNELS),
-    Parameter("attention_rate", 0.25, 0.2, 1.3, kin=OWN_KERNELS),
+    Parameter("attention_rate", 0.1, 0.2, 1.3, kin=OWN_KERNELS),
     Parameter("kernel_gap", 0.7, 1e-8, 1e-3),
     Parameter("expert_gap", 0.7, 1e-8, 4e-4),
     Parameter("tensor_overlap", 0.25, -0.75, 0.95, log=False),
