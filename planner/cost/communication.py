@@ -73,5 +73,6 @@ def expert_time(layer: Layer, setting: Setting, degrees: Degrees, passes: float,
     travel = partial(all_to_all, rows, topk=float(routed[0].active), way=way, copies=setting.routing.copies)
     back = travel(setting.value * width, merged=stack.merged_dispatch)
     ahead = travel(setting.dispatched * width, merged=stack.merged_dispatch) if setting.lean else back
-    waits = 0.5 * passes * stack.dispatch_gap * setting.host_pace * (degrees.ep > 1)
+    gap = 0.0 if stack.merged_dispatch else stack.dispatch_gap * setting.host_pace
+    waits = 0.5 * passes * gap * (degrees.ep > 1)
     return exposed(passes * (ahead + back) + waits, window, stack.expert_overlap)

@@ -18,6 +18,7 @@ from planner.setting import Setting, tokens
 from planner.sharding import linear_rows, pointwise_rows, sparse_copies
 from planner.strategy import Degrees
 
+ROUTES = ("permute", "unpermute")  # each one kernel, whatever else a stack leaves unfused
 TENSOR_CORE = 8  # values of 16 bits that a multiply's innermost dimension must be a multiple of
 UNALIGNED = 0.1  # rate of a product that can't use tensor cores, which are 8 (H100: 15) times as fast as the others
 
@@ -181,7 +182,8 @@ def fake_quantize_time(part: Linear, inputs: Num, weights: Num, setting: Setting
 def pointwise_time(part: Pointwise, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
     """Forward and backward traffic of memory-bound work, in the base type."""
     rows = pointwise_rows(part, setting, degrees)
-    moved = setting.value * rows * part.width * setting.stack.pointwise_traffic
+    over = setting.stack.permute_traffic if part.name in ROUTES else setting.stack.pointwise_traffic
+    moved = setting.value * rows * part.width * over
     gpu = setting.gpu
     launch = gpu.matmul[setting.precision.base].launch
     ahead = kernels.pointwise(moved * part.forward, launch, gpu) if part.forward else 0.0

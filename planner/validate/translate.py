@@ -208,8 +208,10 @@ def _stack(row: Row) -> Stack:
         found = replace(found, expert_overlap=A2A_OVERLAP)
     words = f"{switched.get('moe_flex_dispatcher_backend')} {extra.get('dispatcher')} {row.get('framework')}"
     merged = bool(MERGED.search(words))
-    waits = 0.0 if merged or switched.get("token_drop") else found.dispatch_gap
-    found = replace(found, merged_dispatch=merged and found.merged_dispatch, dispatch_gap=waits)
+    waits = 0.0 if switched.get("token_drop") else found.dispatch_gap
+    passes = 0.0 if "hybridep" in words.lower() else 1.0 if merged else 2.0
+    merged = merged and found.merged_dispatch
+    found = replace(found, merged_dispatch=merged, dispatch_gap=waits, permute_traffic=passes)
     modules = _modules(row)
     if modules:
         found = replace(found, recomputed=modules)
