@@ -34,12 +34,14 @@ class Stack:
     communicated; `split_traffic`: of adding up weight gradients in passes of their own, over their bytes.
     `scatter_by_reduce`: a reduce-scatter runs as an all-reduce (gloo). `merged_dispatch`: a token travels once to all
     its experts of one domain (DeepEP, HybridEP), not once to each (NCCL all-to-all); `dispatch_gap` [s] is what the
-    host of a plain all-to-all waits, forward and backward together, for the counts of an expert layer.`attention_kernel`: a table of `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part
+    host of a plain all-to-all waits, forward and backward together, for the counts of an expert layer.
+    `attention_kernel`: a table of `attention_kernels.toml`. `launch_cost` [s]: the host's time to launch what one part
     of a layer runs, which shows where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step,
     where each rank broadcasts its updated parameters by itself. `permute_traffic`: of sorting tokens by expert and
     back, over one fused pass each (0: the dispatch does it; 2: a plain all-to-all sorts again what arrives).
     `scattered_sends`: each rank of tp sends its part of a stage's output, and the next stage gathers it (Narayanan
-    2021, sec. 4.1). `graphed`: what CUDA graphs hold of a layer (attn, moe_router, mlp or all). `recomputed`: the modules of `planner.recompute` that selective recompute runs again.
+    2021, sec. 4.1). `graphed`: what CUDA graphs hold of a layer (attn, moe_router, mlp or all). `recomputed`: the
+    modules of `planner.recompute` that selective recompute runs again.
 
     Memory: `cut_logit_bytes` [B] of a logit where tp cuts the vocabulary (0: `logit_bytes`); `held_gradient` [B] a
     parameter of all copies of its gradient (0: `gradient_bytes`); `unfused_gradient` [B] a value of a weight gradient
