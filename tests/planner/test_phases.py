@@ -87,6 +87,7 @@ def test_the_mean_over_stages():
 def test_fp32_moves_twice_the_bytes_and_keeps_no_master():
     """Messages and activations of four bytes; weights are their own master copy."""
     where = setting(DENSE, 8, Choices(zero=0), Workload(4096, 64, 1e12), cluster="h100-superpod")
+    where = replace(where, stack=replace(where.stack, collective_gap=0.0))
     cluster = replace(where.cluster, gpu=with_fp32(where.cluster.gpu))
     full = replace(where, cluster=cluster, choices=Choices(zero=0, precision="fp32"))
     degrees = Degrees(8, tp=2)

@@ -160,7 +160,8 @@ def test_a_silent_global_batch():
         ("MaxText (JAX)", "jax-xla"),
         ("NeMo/Megatron-Bridge container 26.06", "nemo"),
         ("HAI-LLM", "hai-llm"),
-        ("Megatron-Core v0.16", "megatron-core"),
+        ("Megatron-Core v0.16", "nemo"),
+        ("Megatron-Core r0.12", "megatron-core"),
     ],
 )
 def test_frameworks_have_stacks(framework, name):

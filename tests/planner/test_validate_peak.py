@@ -112,13 +112,14 @@ def test_slack_gives_way_where_memory_runs_out():
     assert shown(0.5 * allocated) == pytest.approx(1.05 * allocated + outside)
 
 
-def test_a_known_policy_counts_for_memory_alone():
-    """A row that is silent about recompute is priced without it, and holds what its published policy keeps."""
+def test_a_known_policy_counts_though_the_row_is_silent():
+    """A row that is silent about recompute runs again, and holds, what its published policy says."""
     source = "NVIDIA/dgxc-benchmarking v25.02.02 maxtext/README.md"
     silent = changed(framework="MaxText (JAX)", parallel={"tp": 1, "pp": 1, "vpp": None, "cp": 1, "zero": "zero3"})
     known = {**silent, "source": source}
     one, other = translate(silent), translate(known)
-    assert estimate(one.setting, one.degrees).step == estimate(other.setting, other.degrees).step
+    assert estimate(one.setting, one.degrees).step.recompute == 0.0
+    assert estimate(other.setting, other.degrees).step.recompute > 0.0
     assert predicted_peak(other, known) < 0.5 * predicted_peak(one, silent)
 
 

@@ -78,7 +78,7 @@ def test_nothing_measured_reaches_the_prediction(result, other):
 
 
 def test_korthikanti_is_close(result):
-    """Korthikanti 2022, Table 5: each row within 16 % (530B with full recompute is the worst)."""
+    """Korthikanti 2022, Table 5: each row within 8 %."""
     rows = [row for row in result["rows"] if row["source"].startswith("Korthikanti")]
     assert len(rows) >= 4
-    assert all(abs(row["error"]) < 0.16 for row in rows)
+    assert all(abs(row["error"]) < 0.08 for row in rows)
