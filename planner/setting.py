@@ -62,8 +62,9 @@ class Setting:
 
     @property
     def sustained(self) -> float:
-        """Clock under the load of whole steps over that of kernel benchmarks."""
-        return fitted.sustained(self.gpu, self.precision.peak) if self.clock is None else self.clock
+        """Rate under the load of whole steps over that of kernel benchmarks: clock, and multiprocessors left to it."""
+        clock = fitted.sustained(self.gpu, self.precision.peak) if self.clock is None else self.clock
+        return clock * (1.0 - self.stack.reserved_sms / self.gpu.sm_count)
 
     @property
     def attention_rate(self) -> float:

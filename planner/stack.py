@@ -88,6 +88,7 @@ class Stack:
     launch_cost: float = 0.0
     rank_gap: float = 0.0
     permute_traffic: float = 1.0
+    reserved_sms: float = 0.0
     scattered_sends: bool = False
     graphed: tuple[str, ...] = ()
     cut_logit_bytes: float = 0.0
