@@ -24,9 +24,10 @@ from tests.planner.test_validate import MIXTURE, changed
     ],
 )
 def test_graphs_hold_what_the_recipe_names(release, recipe, graphed):
-    """Scopes as stated; mixtures of late releases whose source is silent run whole graphs."""
+    """Scopes as stated; mixtures of late releases on GB200 whose source is silent run whole graphs."""
     run = mixture(f"NeMo/Megatron-Bridge container {release}")
     run["extra"] = {"recipe": recipe}
+    run["hardware"] = {**run["hardware"], "gpu": "GB200", "gpus_per_node": 4}
     assert translate(run).setting.stack.graphed == (("attn", "moe_router") if graphed is None else graphed)
 
 
