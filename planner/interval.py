@@ -10,6 +10,7 @@ kind have measured.
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -32,10 +33,15 @@ def regime(setting: Setting) -> str:
 
 def interval(setting: Setting, step_time: float) -> tuple[float, float]:
     """Lower and upper bound [s] around `step_time`; those of all runs for a regime with too few."""
-    regimes = _table()["regimes"]
-    low, high = (regimes[regime(setting)] if regime(setting) in regimes else regimes["all"])["factors"]
+    low, high = bounds(_table()["regimes"], regime(setting))
     power = widening(setting)
-    return min(low, 1.0) ** power * step_time, max(high, 1.0) ** power * step_time
+    return low**power * step_time, high**power * step_time
+
+
+def bounds(regimes: Mapping[str, Any], name: str) -> tuple[float, float]:
+    """Lower and upper factor of a regime, those of all where it has too few runs; they hold the prediction itself."""
+    low, high = regimes.get(name, regimes["all"])["factors"]
+    return min(low, 1.0), max(high, 1.0)
 
 
 def novelties(setting: Setting) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from planner.explain.words import unseen
 from reports.markup import Html, banner, facts, folded, join, prose, table, tag, tile
 from reports.words import (
     AXES,
@@ -22,7 +23,6 @@ from reports.words import (
 )
 
 TOP_PLANS = 10
-NEW = {"family": "this family of software stacks", "generation": "this GPU generation", "size": "so many GPUs"}
 
 
 def header(plan: Json) -> Html:
@@ -135,10 +135,9 @@ def accuracy(plan: Json) -> Html:
         if pauses > 0.0005  # less than the last digit shown
         else "Time, cost and energy of the training assume that no step is lost to failures, restarts or checkpoints."
     )
-    new = [NEW[name] for name in estimate.get("interval_new", ())]
     sentences = (
         f"The step time is predicted, not measured. Its 90 % interval is {band}.",
-        *([f"No run that the planner was fitted on shows {' or '.join(new)}."] if new else []),
+        *unseen(estimate),
         "MFU counts causal attention as half and divides by the dense peak; recomputed work is not counted.",
         totals,
         "plan validate holds the same formulas against published runs, plan compare this plan against a measured one.",

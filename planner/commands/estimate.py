@@ -13,6 +13,7 @@ from planner.commands.options import COUNT, Common, inputs
 from planner.commands.output import Sheet, emit, format_options, talk, to_json
 from planner.commands.sheets import methods_sheets, parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
+from planner.explain.words import unseen
 from planner.files import write
 from planner.plan import Json
 from planner.schedules import SCHEDULES
@@ -75,5 +76,5 @@ def _sheets(data: Json) -> list[Sheet]:
         parts_sheet("Step time", priced["time"], "s"),
         parts_sheet("Peak memory, fullest stage", priced["memory"], "iB"),
         *methods_sheets(data),
-        Sheet("", (), (), (data["binding"], training_line(data))),
+        Sheet("", (), (), (data["binding"], *unseen(data["estimate"]), training_line(data))),
     ]

@@ -13,6 +13,7 @@ from planner.commands.options import COUNT, Common, Count, Finite, inputs
 from planner.commands.output import Sheet, emit, format_options, out_folder, reports, talk, to_csv, to_json
 from planner.commands.sheets import methods_sheets, parts_sheet, plans_sheet, training_line
 from planner.explain.document import document
+from planner.explain.words import unseen
 from planner.files import write
 from planner.placement.base import Trace
 from planner.plan import Json, Plan, strategy_json
@@ -96,7 +97,7 @@ def _sheets(data: Json, plan: Json) -> list[Sheet]:
         parts_sheet("Step time of plan 1", best["time"], "s"),
         parts_sheet("Peak memory of plan 1, fullest stage", best["memory"], "iB"),
         *methods_sheets(plan),
-        Sheet("", (), (), (*plan["words"], plan["binding"], training_line(plan))),
+        Sheet("", (), (), (*plan["words"], plan["binding"], *unseen(plan["estimate"]), training_line(plan))),
     ]
 
 

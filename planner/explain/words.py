@@ -12,6 +12,7 @@ from planner.rules import broken
 from planner.setting import Routing
 
 PERCENT = 100.0
+UNSEEN = {"family": "this family of software stacks", "generation": "this GPU generation", "size": "so many GPUs"}
 
 
 def words(plan: Plan, priced: Json) -> list[str]:
@@ -39,6 +40,14 @@ def words(plan: Plan, priced: Json) -> list[str]:
         lines.append(_routing(plan, priced["step_time_s"]))
     lines.append(_states(s))
     return lines
+
+
+def unseen(priced: Json) -> list[str]:
+    """The sentence on what no fitted run shows, where there is something."""
+    new = [UNSEEN[name] for name in priced.get("interval_new", ())]
+    return (
+        [f"No run that the planner was fitted on shows {' or '.join(new)}; the interval allows for it."] if new else []
+    )
 
 
 def _routing(plan: Plan, step: float) -> str:

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from planner import stack
+from planner.errors import EXIT, Fault, InputError
 from planner.files import write
 from planner.fit.budget import budget, markdown
-from planner.fit.problem import GRACE, PARAMETERS, Layout, Run, load
+from planner.fit.problem import GRACE, PARAMETERS, Floats, Layout, Run, load
 from planner.fit.quality import insert, order, residuals, table, words
-from planner.fit.solve import Floats, cross_validate, errors, fit, layout_of
+from planner.fit.solve import cross_validate, errors, fit, layout_of
 from planner.validate.intervals import fit_intervals, text, widening
 
 LARGE = 1024  # GPUs; runs on more are left out to see how far smaller ones carry
@@ -112,10 +113,24 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-if __name__ == "__main__":
+def _given() -> tuple[argparse.Namespace, list[Path], list[Run]]:
+    """The options, the files of runs and what they hold; exits with a sentence where there is nothing to fit."""
     given = _arguments()
     files = given.files if given.budget else given.files[:-1]
+    if not files:
+        raise InputError(Fault("RUNS", "expected files of published runs, and last the folder for the results"))
     every = [run for file in files for run in load(file)]
+    if not every:
+        raise InputError(Fault("RUNS", "no run of these files is both predicted and measured"))
+    return given, files, every
+
+
+if __name__ == "__main__":
+    try:
+        given, files, every = _given()
+    except InputError as error:
+        _say(str(error))
+        sys.exit(EXIT[InputError])
     shown = markdown(budget(every, _say), len(every)) if given.budget else main(every, given.files[-1])
     sys.stdout.write(shown)
     if given.page:

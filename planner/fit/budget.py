@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.fit.ablations import Ablation, ablations
-from planner.fit.problem import Run
-from planner.fit.solve import Floats, errors, fit, layout_of, solve
+from planner.fit.problem import Floats, Run
+from planner.fit.solve import errors, fit, layout_of, solve
+from planner.validate.summary import statistics
 
 FOLDS = 3  # parts of the sources, each left out once: enough to compare mechanisms, and faster than source by source
 ROUNDS, FOLD_ROUNDS = 8, 4  # of fits that go on from the fit of the whole model
@@ -107,8 +108,8 @@ def _line(ablation: Ablation, runs: Sequence[Run], start: Floats) -> Line:
 
 def quality(log_errors: Floats) -> Quality:
     """Statistics of the relative errors whose logarithms are given."""
-    size = np.abs(np.expm1(log_errors))
-    return Quality(float(np.median(size)), float(np.mean(size)), float(np.percentile(size, 90)))
+    found = statistics(np.expm1(log_errors))
+    return Quality(found["median_abs_error"], found["mean_abs_error"], found["p90_abs_error"])
 
 
 def _same(run: Run) -> Run:

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from planner.files import write
-from planner.fit.problem import Run
-from planner.fit.solve import Floats
+from planner.fit.problem import Floats, Run
 from planner.interval import regime
 from planner.validate.intervals import Residual, covered
 from planner.validate.ranking import ranking
 from planner.validate.scaling import scaling
+from planner.validate.summary import statistics
 
 PERCENT = 100.0
 HEAD = ("runs", "n", "median", "mean", "P90", "bias", "in 90 % intervals of other sources")
@@ -79,8 +79,10 @@ def parts(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def cells(log_errors: Floats) -> tuple[str, str, str, str]:
     """Median, mean and ninetieth percentile of the absolute relative errors, and the signed median."""
-    size, bias = PERCENT * np.abs(np.expm1(log_errors)), PERCENT * float(np.median(np.expm1(log_errors)))
-    return f"{np.median(size):.1f} %", f"{np.mean(size):.1f} %", f"{np.percentile(size, 90):.1f} %", f"{bias:+.1f} %"
+    found = statistics(np.expm1(log_errors))
+    sizes = (found[f"{name}_abs_error"] for name in ("median", "mean", "p90"))
+    median, mean, ninetieth = (f"{PERCENT * size:.1f} %" for size in sizes)
+    return median, mean, ninetieth, f"{PERCENT * found['bias']:+.1f} %"
 
 
 def words(log_errors: Floats) -> str:

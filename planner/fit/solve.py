@@ -7,13 +7,11 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from planner import stack
-from planner.fit.problem import PARAMETERS, Layout, Run, predict
+from planner.fit.problem import PARAMETERS, Floats, Layout, Run, predict
 
-Floats = NDArray[np.float64]
 STEP = -0.02  # of a fitted coordinate in the finite differences; downwards, as a clock starts at its upper bound
 EDGE = 1e-6  # a start must lie inside its bounds
 FOLD_ROUNDS = 6

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from planner.interval import bounds
+
 Json = dict[str, Any]
 FEWEST, SOURCES = 30, 2
 """Runs and sources; a regime with fewer takes the quantiles of all (one source doesn't show how sources differ)."""
@@ -33,12 +35,6 @@ def fit_intervals(residuals: Iterable[Residual]) -> Json:
         for name, part in sorted(found.items())
         if name == "all" or (len(part) >= FEWEST and len({each.source for each in part}) >= SOURCES)
     }
-
-
-def bounds(regimes: Json, regime: str) -> tuple[float, float]:
-    """Lower and upper factor of a regime, those of all where it has too few runs; they hold the prediction itself."""
-    low, high = (regimes[regime] if regime in regimes else regimes["all"])["factors"]
-    return min(low, 1.0), max(high, 1.0)
 
 
 def covered(residuals: Sequence[Residual]) -> list[bool]:

@@ -1,4 +1,4 @@
-"""What the recipe of a published run switches on, and what its software keeps in memory."""
+"""What the recipe of a published run switches on, and where its software differs from its stack."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def recipe(row: Row) -> Row:
     return next(fitting, {})
 
 
-def remembered(row: Row) -> dict[str, Any]:
-    """Fields of the stack that say what the run's software keeps in memory, where it differs from the stack."""
+def software(row: Row) -> dict[str, Any]:
+    """Fields of the stack in which the run's software differs from it."""
     words = (row.get("framework"), row.get("source"), row.get("precision"), row["parallel"].get("zero"))
     shown = " ".join(str(word) for word in words)
     fitting = (entry for entry in _facts() if re.search(entry["pattern"], shown))
@@ -44,7 +44,7 @@ def _table() -> list[dict[str, Any]]:
 
 @cache
 def _facts() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = _data("memory.toml")["facts"]
+    found: list[dict[str, Any]] = _data("software.toml")["facts"]
     return found
 
 

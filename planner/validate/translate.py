@@ -22,7 +22,7 @@ from planner.stack import Stack
 from planner.strategy import Choices, Degrees, Workload
 from planner.validate.hardware import cluster
 from planner.validate.read import Row
-from planner.validate.recipes import recipe, remembered
+from planner.validate.recipes import recipe, software
 from planner.validate.refusal import Refused
 
 STACKS = (
@@ -32,10 +32,7 @@ STACKS = (
     (re.compile(r"Megatron-DeepSpeed 2022|0\.6\.2"), "megatron-deepspeed"),
     (re.compile(r"Megatron-DeepSpeed"), "megatron-deepspeed-2023"),
     (re.compile(r"FSDP2|torchtitan|nanotron|PyTorch 2\.8", re.IGNORECASE), "torch-fsdp"),
-    (
-        re.compile(r"PTD-P|Megatron-LM \(May 2022\)|Megatron-LM fork"),
-        "megatron-2022",
-    ),
+    (re.compile(r"PTD-P|Megatron-LM \(May 2022\)|Megatron-LM fork"), "megatron-2022"),
     (re.compile(r"DeepSpeed \+ Megatron"), "megatron-deepspeed-2021"),
     (re.compile(r"DeepSpeed"), "deepspeed"),
     (re.compile(r"JAX"), "jax-xla"),
@@ -50,7 +47,6 @@ GRAPH_SCOPES = ("attn", "moe_router", "mlp")
 MERGED = re.compile(r"hybridep|deepep", re.IGNORECASE)
 MODULE_NAMES = {"op": "matmuls", "shared_expert": "shared_experts"}
 UNSHARDED = ("megatron-2022", "megatron-deepspeed-2021", "megatron-deepspeed-2023")
-ACCUMULATED = 6.0  # DeepSpeed's BF16_Optimizer keeps bf16 gradients and their fp32 sums
 MICRO_BATCHES = (1, 2, 4, 8, 16)
 FORGIVEN = {"strategy.heads", "strategy.kv_heads", "strategy.widths", "strategy.sequence", "strategy.expert_widths"}
 """Rules that real runs break by padding or by uneven shards; the prediction takes the mean shard."""
@@ -164,7 +160,7 @@ def _zero(row: Row, ways: int) -> tuple[int, int]:
 
 
 def _recompute(row: Row) -> str:
-    told = recipe(row).get("recompute_modules") or remembered(row).get("kept_outputs")
+    told = recipe(row).get("recompute_modules") or software(row).get("kept_outputs")
     text = str(row.get("recompute") or ("selective" if told else "none"))
     return text if text in ("none", "full") else "selective"
 
@@ -194,12 +190,10 @@ def _stack_name(row: Row) -> str:
 
 def _stack(row: Row) -> Stack:
     """The stack of the framework, with the overlap that the row states."""
-    found = replace(stack.load(_stack_name(row)), **remembered(row))
+    found = replace(stack.load(_stack_name(row)), **software(row))
     overlap = str(row.get("overlap") or "")
     if overlap.startswith("none"):
         found = replace(found, tensor_overlap=0.0, pipeline_overlap=0.0)
-    if "fp32 grad accumulation" in str(row.get("precision")) and found.name == "megatron-deepspeed":
-        found = replace(found, gradient_bytes=ACCUMULATED)
     if "NOT overlapped" in overlap:
         found = replace(found, gradient_overlap=0.0)
     extra = row.get("extra") or {}

@@ -1,5 +1,7 @@
 """The table that a fit prints, and the page that it is put into."""
 
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -95,3 +97,14 @@ def test_a_fit_writes_both_files_and_tells_how_good_it_is(runs, tmp_path):
     assert intervals["seen"]["gpus"] == max(run.plan.setting.cluster.gpus for run in chosen)
     assert f"| all, source left out | {len(chosen)} |" in told
     assert "- whole generation left out (8 runs)" in told
+
+
+@pytest.mark.parametrize(("given", "told"), [(["missing.yaml", "out"], "does not exist"), (["out"], "expected files")])
+def test_nothing_to_fit_is_said_in_a_sentence(given, told, tmp_path):
+    """A missing file and a missing list of files end with exit code 3 and no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "planner.fit", *given], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 3
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr

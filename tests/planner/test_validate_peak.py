@@ -13,7 +13,7 @@ from planner.schedules import get
 from planner.strategy import Choices, Degrees, Workload
 from planner.validate.peak import predicted_peak, printed
 from planner.validate.read import measured_peak
-from planner.validate.recipes import _facts, remembered
+from planner.validate.recipes import _facts, software
 from planner.validate.stages import as_cut
 from planner.validate.translate import translate
 from tests.planner.models import DENSE, LLAMA_405B, setting
@@ -139,10 +139,10 @@ def test_zero_bubble_prints_decimal_gigabytes():
 
 def test_facts_of_a_run_come_from_its_software():
     """The first pattern found in framework, source, precision and ZeRO counts; a run that none fits has none."""
-    assert remembered(changed(framework="nanotron v0.5"))["held_gradient"] == 6
+    assert software(changed(framework="nanotron v0.5"))["held_gradient"] == 6
     fsdp, zero = (changed(framework="InternEvo v0.2", parallel={"zero": z}) for z in ("fsdp", "zero1"))
-    assert (remembered(fsdp), remembered(zero)) == ({}, {"held_gradient": 4})
-    assert remembered(RUN) == {}
+    assert (software(fsdp), software(zero)) == ({}, {"held_gradient": 4})
+    assert software(RUN) == {}
 
 
 def test_every_fact_has_a_source_and_a_meaning():

@@ -125,7 +125,7 @@ def test_a_plan_unlike_all_runs_says_so():
     plan = fixtures.plan()
     assert "No run that the planner was fitted on" not in plan_page(plan)
     plan["estimate"]["interval_new"] = ["generation", "size"]
-    assert "fitted on shows this GPU generation or so many GPUs." in plan_page(plan)
+    assert "fitted on shows this GPU generation or so many GPUs; the interval" in plan_page(plan)
 
 
 def test_a_plan_that_does_not_fit_says_so():
