@@ -74,16 +74,8 @@ def _timed(recorder: Recorder, kind: str, phase: str, size: int, stage: int, mic
         yield
     finally:
         recorder.synchronize()
-        recorder.spans.append(
-            Span(
-                kind,
-                start,
-                time.perf_counter(),
-                time.process_time() - cpu,
-                time.thread_time() - thread,
-                phase,
-                size,
-                stage,
-                micro_batch,
-            )
-        )
+        # inner clock first, so that each interval lies inside the next: what the thread used, the process used
+        thread = time.thread_time() - thread
+        cpu = time.process_time() - cpu
+        end = time.perf_counter()
+        recorder.spans.append(Span(kind, start, end, cpu, thread, phase, size, stage, micro_batch))
