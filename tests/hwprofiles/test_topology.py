@@ -124,9 +124,9 @@ def test_nothing_leaves_a_node_without_a_network():
 
 def test_the_largest_cluster_takes_no_time():
     """Tiers of 131,072 GPUs come from a closed form."""
-    start = time.perf_counter()
+    start = time.process_time()
     tiers = load.cluster("h100-superpod", 131072).tiers
-    assert time.perf_counter() - start < 1.0
+    assert time.process_time() - start < 1.0
     assert [tier.size for tier in tiers] == [8, 256, 2048, 131072]
 
 
