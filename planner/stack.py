@@ -39,6 +39,9 @@ class Stack:
     of a layer runs, which shows where the GPU is faster. `rank_gap` [s] per rank that shards the states and per step,
     where each rank broadcasts its updated parameters by itself. `permute_traffic`: of sorting tokens by expert and
     back, over one fused pass each (0: the dispatch does it; 2: a plain all-to-all sorts again what arrives).
+    `softmax_batch`: the fused softmax takes heads · samples of a rank only in multiples of it (Megatron-LM 2021: 4;
+    0: any). `loss_traffic` [B] that the loss moves of each logit, forward and backward together (0: the ideal times
+    `pointwise_traffic`).
     `scattered_sends`: each rank of tp sends its part of a stage's output, and the next stage gathers it (Narayanan
     2021, sec. 4.1). `graphed`: what CUDA graphs hold of a layer (attn, moe_router, mlp or all). `recomputed`: the
     modules of `planner.recompute` that selective recompute runs again.
@@ -89,6 +92,8 @@ class Stack:
     rank_gap: float = 0.0
     permute_traffic: float = 1.0
     reserved_sms: float = 0.0
+    softmax_batch: int = 0
+    loss_traffic: float = 0.0
     scattered_sends: bool = False
     graphed: tuple[str, ...] = ()
     cut_logit_bytes: float = 0.0

@@ -15,6 +15,10 @@ from planner.strategy import Degrees
 
 REPLAYED = 0.03
 """Host time of a kernel in a CUDA graph over that of a launch by itself: about 0.1 us for 4 us."""
+BACKWARD = 0.5
+"""Host time of a launch in the backward pass, from autograd's own C++ code, over that of one in Python; fitted."""
+UNFUSED_SOFTMAX = 4
+"""Launches that softmax takes beside one where scale, mask and the two casts are kernels of their own."""
 _ROUTING = ("router", "router_scores", "ffn_norm")
 _ATTENTION = ("attention", "core", "rotary", "q_", "kv_", "qk_", "qkv", "post_attention", "output_gat")
 
@@ -43,7 +47,9 @@ def host_gap(part: Part, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
 
 
 @formula(unit="s", source="a GPU that is faster than the host waits for it: the roofline of both")
-def starved_time(layer: Layer, setting: Setting, busy: tuple[Num, Num], *, rerun: bool) -> tuple[Num, Num]:
+def starved_time(
+    layer: Layer, setting: Setting, degrees: Degrees, busy: tuple[Num, Num], *, rerun: bool
+) -> tuple[Num, Num]:
     """Forward and backward time that the GPU waits for launches, beside its `busy` time [s] of the layer.
 
     `rerun`: recompute applies to the layer.
@@ -51,13 +57,24 @@ def starved_time(layer: Layer, setting: Setting, busy: tuple[Num, Num], *, rerun
     each = setting.stack.launch_cost * setting.host_pace
     if not np.any(each):
         return 0.0, 0.0
-    ahead = behind = 0.0
+    ahead: Num = 0.0
+    behind: Num = 0.0
     for part in layer.parts:
         if isinstance(part, Linear | Pointwise | Core):
-            one = launched(part, setting.stack)
-            more = repeated(part, setting) * rerun
-            ahead, behind = ahead + one, behind + one * (1.0 + isinstance(part, Linear) + more)
+            one: Num = launched(part, setting.stack)
+            if isinstance(part, Core):
+                one = one * (1.0 + UNFUSED_SOFTMAX * softmax_apart(part, setting, degrees))
+            again = repeated(part, setting) * rerun
+            ahead, behind = ahead + one, behind + one * (BACKWARD * (1.0 + isinstance(part, Linear)) + again)
     return kernels.roofline(each * ahead, busy[0]) - busy[0], kernels.roofline(each * behind, busy[1]) - busy[1]
+
+
+def softmax_apart(part: Core, setting: Setting, degrees: Degrees) -> Num:
+    """1 where the stack's fused softmax can't take the heads · samples of a rank, else 0."""
+    each = setting.stack.softmax_batch
+    if not each or setting.stack.flash_attention or part.linear:
+        return 0.0
+    return 1.0 * (degrees.micro_batch * part.heads / degrees.tp % each != 0)
 
 
 def launched(part: Part, stack: Stack) -> float:

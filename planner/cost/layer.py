@@ -8,7 +8,7 @@ from hwprofiles.curve import MatmulCurve
 from planner.compression.prune import SPARSE_GAIN
 from planner.cost import kernels
 from planner.cost.communication import context_time, expert_time, tensor_time
-from planner.cost.host import host_gap, starved_time
+from planner.cost.host import host_gap, softmax_apart, starved_time
 from planner.formula import Num, formula
 from planner.layers.base import Core, Cut, Linear, Part, Pointwise
 from planner.model import Layer, core_flops
@@ -20,6 +20,8 @@ from planner.strategy import Degrees
 
 ROUTES = ("permute", "unpermute")  # each one kernel, whatever else a stack leaves unfused
 TENSOR_CORE = 8  # values of 16 bits that a multiply's innermost dimension must be a multiple of
+SCORES = (14.0, 18.2)  # B a score, forward and backward, of unfused attention with a fused softmax
+CASTS = (28.0, 34.0)  # B a score, forward and backward, of an fp32 softmax with scale, mask and casts apart
 UNALIGNED = 0.1  # rate of a product that can't use tensor cores, which are 8 (H100: 15) times as fast as the others
 
 
@@ -86,7 +88,7 @@ def layer_time(layer: Layer, setting: Setting, degrees: Degrees, *, rerun: bool 
     expert = expert_time(layer, setting, degrees, crossings, forward + backward + gap_forward + gap_backward)
     exchanged = tensor + context + expert
     busy = (forward + exchanged / passes, backward + again + exchanged * (1.0 - 1.0 / passes))
-    starved = starved_time(layer, setting, busy, rerun=rerun)
+    starved = starved_time(layer, setting, degrees, busy, rerun=rerun)
     return LayerTime(
         forward,
         backward,
@@ -182,7 +184,10 @@ def fake_quantize_time(part: Linear, inputs: Num, weights: Num, setting: Setting
 def pointwise_time(part: Pointwise, setting: Setting, degrees: Degrees) -> tuple[Num, Num]:
     """Forward and backward traffic of memory-bound work, in the base type."""
     rows = pointwise_rows(part, setting, degrees)
-    over = setting.stack.permute_traffic if part.name in ROUTES else setting.stack.pointwise_traffic
+    stack = setting.stack
+    over = stack.permute_traffic if part.name in ROUTES else stack.pointwise_traffic
+    if part.name == "loss" and stack.loss_traffic:
+        over = stack.loss_traffic / (setting.value * (part.forward + part.backward))
     moved = setting.value * rows * part.width * over
     gpu = setting.gpu
     launch = gpu.matmul[setting.precision.base].launch
@@ -205,8 +210,10 @@ def core_time(part: Core, setting: Setting, degrees: Degrees) -> tuple[Num, Num]
     ahead: Num = launch + flop / rate
     behind: Num = launch + kernels.BACKWARD_FLOP * flop / (rate * gpu.attention.backward_rate)
     if not setting.stack.flash_attention and not part.linear:
-        scores: Num = kernels.traffic(14.0 * rows / degrees.tp * part.heads * reach, gpu)
-        ahead, behind = ahead + scores, behind + 1.3 * scores
+        score: Num = kernels.traffic(rows / degrees.tp * part.heads * reach, gpu)  # of one byte each
+        apart = softmax_apart(part, setting, degrees)
+        ahead = ahead + (SCORES[0] + CASTS[0] * apart) * score
+        behind = behind + (SCORES[1] + CASTS[1] * apart) * score
     return ahead, behind
 
 

@@ -69,7 +69,7 @@ class LayerCost:
 
 @formula(
     unit="s",
-    source="Narayanan 2021 eq. 1-2: micro-batches of the slowest stage, bubble of the mean stage, exposed sends",
+    source="Narayanan 2021 eq. 1-2: micro-batches of the slowest stage, fill and drain of the others, exposed sends",
 )
 def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, degrees: Degrees) -> StepTime:
     """The step of a pipeline whose stages hold `layout` layers of each kind of `costs`."""
@@ -78,6 +78,8 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
     mean = mean_stage(costs, layout, degrees)
     slowest = reduce(np.maximum, [stage_total(costs, counts) for counts in layout.counts])
     waiting: Num = slowest - mean.total
+    waiting = waiting * (waiting > ROUNDING * slowest)
+    others = 1.0 - waiting / (np.maximum(degrees.pp - 1, 1) * mean.total)
     forward, backward = mean.ahead, mean.behind
     largest = largest_stage(costs, layout, setting, degrees)
     passes = degrees.vpp * (2.0 + schedule.splits_backward)
@@ -92,8 +94,8 @@ def step_time(costs: tuple[LayerCost, ...], layout: Layout, setting: Setting, de
         context=micro_batches * mean.context,
         expert=micro_batches * mean.expert,
         pipeline=pipeline_time(schedule, micro_batches, setting, degrees),
-        imbalance=micro_batches * (waiting * (waiting > ROUNDING * slowest)),
-        bubble=schedule.bubble(degrees.pp, degrees.vpp, micro_batches, forward, backward),
+        imbalance=micro_batches * waiting,
+        bubble=schedule.bubble(degrees.pp, degrees.vpp, micro_batches, others * forward, others * backward),
         data=data_time(largest, layers, setting, degrees, (micro_batches, forward, backward)),
         optimizer=optimizer_time(largest, setting, degrees),
         host=setting.stack.step_overhead + rank_waits(setting, degrees),

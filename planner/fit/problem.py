@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from hwprofiles import load as profiles
 from planner import stack
-from planner.estimate import estimate
 from planner.plan import Plan
 from planner.validate.facts import planned, stated
 from planner.validate.read import measured_step, read
 from planner.validate.refusal import Refused
+from planner.validate.stages import step_as_cut
 from planner.validate.translate import translate
 
 Floats = NDArray[np.float64]
@@ -55,7 +55,7 @@ PARAMETERS = (
 CLOCK = Parameter("sustained", 0.08, 0.5, 1.1)
 GRACE = "grace"
 HOST = Parameter("host_pace", 0.7, 0.5, 4.0)
-UNSTATED = {"expert_gap": 5e-6, "launch_cost": 4e-5, "dispatch_gap": 1e-3, "collective_gap": 5e-6}
+UNSTATED = {"expert_gap": 5e-6, "launch_cost": 5.6e-5, "dispatch_gap": 1e-3, "collective_gap": 5e-6}
 """Priors [s] where a stack file says nothing: a launch of the host takes 5 us, and a part is a few kernels."""
 TRUST = {"A": 1.0, "B": 1.0, "C": 0.5}
 _GENERATION, _GPU, _FORM, _OWN = 0.5, 0.2, 0.15, 0.15
@@ -235,6 +235,6 @@ def predict(run: Run, values: dict[str, Floats], base: dict[str, float]) -> Floa
         "clock": run.held.get("sustained", values["sustained"]),
         "pace": run.held.get("host_pace", values["host_pace"]) if setting.cluster.node.host == GRACE else 1.0,
     }
-    step = estimate(replace(setting, **batch), run.plan.degrees).step
+    step = step_as_cut(replace(setting, **batch), run.plan.degrees)
     total = step.total - sum(getattr(step, part) for part in run.without)
     return np.broadcast_to(np.log(np.asarray(total, dtype=np.float64)), values["sustained"].shape)

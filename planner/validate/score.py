@@ -6,13 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from planner.estimate import estimate
 from planner.interval import interval
 from planner.provenance import SCHEMA_VERSION, fingerprint, tool_version
 from planner.validate import facts
 from planner.validate.peak import predicted_peak
 from planner.validate.read import Row, measured_peak, measured_step, read
 from planner.validate.refusal import Refused
+from planner.validate.stages import step_as_cut
 from planner.validate.summary import summary
 from planner.validate.translate import translate
 
@@ -79,7 +79,7 @@ def predict(row: Row) -> Json:
         plan = translate(row)
     except Refused as refused:
         return {**result, "status": "unsupported", "reason": str(refused)}
-    step = estimate(plan.setting, plan.degrees).step
+    step = step_as_cut(plan.setting, plan.degrees)
     seconds = float(step.total)
     result |= facts.planned(row, plan) | {"time": facts.parts(step)}
     result |= {"predicted_step_s": seconds, "predicted_peak_bytes": predicted_peak(plan, row)}

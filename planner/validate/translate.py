@@ -40,6 +40,8 @@ STACKS = (
     (re.compile(r"Megatron-Core (dev|v0\.16)|NeMo|Bridge|PyTorch NVIDIA|MXNet|Primus|dgxc", re.IGNORECASE), "nemo"),
 )
 EARLY_MOE = re.compile(r"NeMo 25\.04.*dgxc")
+VOCABULARIES = ((re.compile(r"Zero Bubble"), 32_000),)
+"""Qi 2023 prints none; its 14.6 and 28.3 billion parameters are those of 32,000 words."""
 VOCABULARY = 51_200  # where a GPT's source is silent: GPT-2's vocabulary padded as Megatron-LM does
 A2A_OVERLAP = 0.65
 """Of the all-to-all behind another micro-batch's compute, as Megatron-Core's 1F1B overlap schedules it."""
@@ -88,18 +90,22 @@ def _best(setting: Setting, degrees: Degrees, dp: int) -> Degrees:
 
 def _model(row: Row) -> Model:
     try:
-        return _built(json.dumps(row["model"], sort_keys=True, default=str))
+        return _built(json.dumps(row["model"], sort_keys=True, default=str), _vocabulary(row))
     except InputError as error:
         raise Refused(str(error).split("\n")[0]) from None
 
 
 @cache
-def _built(text: str) -> Model:
+def _built(text: str, vocabulary: int) -> Model:
     """The model of a row's table, which comes as JSON so that equal tables are built once."""
     table = json.loads(text)
-    model = build(shape_of_row(table, str(table.get("name")), VOCABULARY))
+    model = build(shape_of_row(table, str(table.get("name")), vocabulary))
     layer_kinds(model)
     return model
+
+
+def _vocabulary(row: Row) -> int:
+    return next((size for pattern, size in VOCABULARIES if pattern.search(str(row.get("source")))), VOCABULARY)
 
 
 def _workload(row: Row, dp: int) -> Workload:

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from planner.cost.step import StepTime
-from planner.estimate import estimate
 from planner.fit.ablations import HELD, KEPT, PARTS, ablations, alike, hold, immediate, leave, unshaped, unswitched
 from planner.fit.budget import WHOLE, Line, Quality, budget, folds, markdown, quality
 from planner.fit.problem import PARAMETERS, load
 from planner.fit.solve import cross_validate, errors, fit, layout_of
+from planner.validate.stages import step_as_cut
 
 RUNS = Path(__file__).parents[1] / "published" / "runs.yaml"
 
@@ -52,7 +52,7 @@ def test_a_step_without_a_part_is_shorter_by_it(runs, part):
     for run in runs:
         held = {name: getattr(run.plan.setting.stack, name) for name in [p.name for p in PARAMETERS]}
         held |= {"sustained": run.plan.setting.sustained, "host_pace": run.plan.setting.host_pace}
-        step = estimate(run.plan.setting, run.plan.degrees).step
+        step = step_as_cut(run.plan.setting, run.plan.degrees)
         left = np.exp(predicted([leave(replace(run, held=held), part)])[0])
         assert left == pytest.approx(float(step.total) - float(getattr(step, part)))
         found.append(float(getattr(step, part)))

@@ -10,11 +10,12 @@ from planner.estimate import estimate, memories, units
 from planner.layout import layer_kinds
 from planner.plan import Plan
 from planner.schedules import get
+from planner.simulate.replay import replay, stage_durations
 from planner.strategy import Choices, Degrees, Workload
 from planner.validate.peak import predicted_peak, printed
 from planner.validate.read import measured_peak
 from planner.validate.recipes import _facts, software
-from planner.validate.stages import as_cut
+from planner.validate.stages import as_cut, step_as_cut
 from planner.validate.translate import translate
 from tests.planner.models import DENSE, LLAMA_405B, setting
 from tests.planner.test_validate import RUN, changed
@@ -37,16 +38,65 @@ def layers(layout):
     [
         (8, 4, [2, 2, 2, 2]),
         (22, 8, [2, 3, 3, 3, 3, 3, 3, 2]),  # embedding and head take a place each
-        (32, 3, [10, 11, 11]),
-        (3, 4, [0, 1, 1, 1]),
+        (32, 3, [11, 12, 9]),
+        (76, 16, [4, *[5] * 14, 2]),  # what is missing to even places is missing in the last stage
+        (3, 4, [1, 2, 0, 0]),
     ],
 )
 def test_stages_are_cut_by_layers(count, pp, wanted):
-    """Evenly; else with a place for embedding and head; else the last stages take one more."""
+    """Evenly; else with a place each for embedding and head, filled from the front."""
     found = as_cut(plan(replace(DENSE, layers=count), pp))
     assert layers(found) == wanted
     kinds = len(layer_kinds(plan(DENSE, pp).setting.model))
     assert [sum(stage[k] for stage in found.counts) for k in range(kinds)] == list(found.total)
+
+
+def test_internevo_gives_the_last_stages_one_layer_more():
+    """Its partition_uniform puts the remainder behind."""
+    one = plan(replace(DENSE, layers=32), 3)
+    setting_ = replace(one.setting, stack=stack.load("internevo"))
+    assert layers(as_cut(replace(one, setting=setting_))) == [10, 11, 11]
+
+
+@pytest.mark.parametrize(
+    ("pp", "wanted"),
+    [(1, [62]), (4, [16, 16, 16, 14]), (8, [8] * 7 + [6]), (16, [4] * 15 + [2]), (32, [1, *[2] * 30, 1])],
+)
+def test_stages_with_mtp_are_those_of_megatron_bridge(pp, wanted):
+    """DeepSeek-V3's 61 layers and its module: Et*4|(t*4|)*14tmL on 16 stages, Et|(tt|)*30mL on 32."""
+    one = plan(replace(DENSE, layers=61, mtp_layers=1), pp)
+    counts = as_cut(one).counts
+    mtp = len(layer_kinds(one.setting.model)) - 1
+    assert [stage[0] + stage[mtp] for stage in counts] == wanted
+    assert [stage[mtp] for stage in counts] == [0] * (pp - 1) + [1]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "pp", "vpp"),
+    [("1f1b", 4, 1), ("gpipe", 4, 1), ("zb-h1", 4, 1), ("interleaved", 4, 2), ("interleaved", 2, 4)],
+)
+def test_the_head_slows_the_last_stage(schedule, pp, vpp):
+    """A step on the stages as cut takes as long as the schedule with them, replayed."""
+    one = plan(replace(DENSE, layers=8, vocab=256_000), pp, vpp, 16, schedule)
+    step, shape = step_as_cut(one.setting, one.degrees), as_cut(one)
+    whole = units(one.setting, one.degrees)
+    ahead, behind = (
+        np.array(
+            [[sum(n * getattr(u.cost.time, side) for n, u in zip(row, whole, strict=True))] for row in shape.counts]
+        )
+        for side in ("ahead", "behind")
+    )
+    head = max(range(pp), key=lambda rank: ahead[rank, 0])
+    assert head == pp - 1
+    times = [np.repeat(each / vpp, vpp, axis=1) for each in (ahead, behind)]
+    for each, total in zip(times, (ahead, behind), strict=True):  # the whole difference is in the last chunk
+        each[-1] = total[0, 0] / vpp
+        each[-1, -1] += total[-1, 0] - total[0, 0]
+    program = get(schedule).program(pp, vpp, 16)
+    makespan = replay(program, stage_durations(get(schedule), *times)).makespan
+    spent = step.compute + step.launch + step.recompute + step.tensor + step.imbalance + step.bubble
+    assert step.imbalance > 0.05 * makespan
+    assert float(spent) == pytest.approx(makespan, rel=0.01)
 
 
 @pytest.mark.parametrize("batches", [4, 8, 64])
