@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hwprofiles import quantity
-from planner.estimate import estimate
+from planner.cuts import by_framework
+from planner.estimate import estimate, evaluate, units
 from planner.explain.waterfall import LOSSES
 from planner.plan import Json, Plan
 from planner.rules import broken
 from planner.setting import Routing
 
 PERCENT = 100.0
+WORTH_SAYING = 0.01
 UNSEEN = {"family": "this family of software stacks", "generation": "this GPU generation", "size": "so many GPUs"}
 
 
@@ -25,6 +27,7 @@ def words(plan: Plan, priced: Json) -> list[str]:
     if s["pp"] > 1:
         split = f", each stage in {s['vpp']} chunks that take turns" if s["vpp"] > 1 else ""
         lines.append(f"The {model.layers} layers are cut into {s['pp']} stages ({s['schedule']} schedule){split}.")
+        lines += _uncut(plan, priced["step_time_s"])
     if s["tp"] > 1:
         where = f"of one {tier.name} domain" if s["tp"] <= tier.size else f"across {tier.name} domains"
         lines.append(f"Tensor parallelism shares each matrix among {s['tp']} GPUs {where}.")
@@ -48,6 +51,19 @@ def unseen(priced: Json) -> list[str]:
     return (
         [f"No run that the planner was fitted on shows {' or '.join(new)}; the interval allows for it."] if new else []
     )
+
+
+def _uncut(plan: Plan, step: float) -> list[str]:
+    """The sentence on what a framework's own cut costs, where that is a hundredth of the step or more."""
+    setting, degrees = plan.setting, plan.degrees
+    shape = by_framework(setting.model, int(degrees.pp), int(degrees.vpp), setting.stack.name)
+    longer = float(evaluate(units(setting, degrees), shape, setting, degrees).step.total) / step - 1.0
+    if longer < WORTH_SAYING:
+        return []
+    even = f"stages of the same number of layers, which {setting.stack.name} makes without one"
+    return [
+        f"That is by work, output matrix included, and wants a layout: {even}, take {PERCENT * longer:.1f} % longer."
+    ]
 
 
 def _routing(plan: Plan, step: float) -> str:

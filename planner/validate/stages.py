@@ -1,27 +1,17 @@
-"""The stages of a published run as its framework cuts them, and the micro-batches that each holds at its peak.
-
-Each stage gets the same number of layers, and the last one the output matrix besides. Where the layers don't divide,
-Megatron-LM and DeepSpeed count embedding and output matrix as a layer each and leave the remainder to the last stage
-(DeepSpeed's `type:transformer|embedding`). With MTP the embedding has no place of its own, and its module stands beside
-the output matrix, before which the other chunks are full (Megatron-Bridge: `Et*4|(t*4|)*14tmL`, `Et|(tt|)*30mL`).
-InternEvo gives the last stages one layer more.
-"""
+"""The stages of a published run as its framework cuts them, and the micro-batches that each holds at its peak."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from planner.cost.step import StepTime
+from planner.cuts import by_framework, pieces
 from planner.estimate import priced, units
 from planner.layout import Layout, chain, layer_kinds
-from planner.model import Model
 from planner.plan import Plan
 from planner.schedules import get
 from planner.setting import Setting, micro_batch_count
 from planner.strategy import Degrees
-
-REMAINDER_LAST = ("internevo",)
 
 
 @dataclass(frozen=True)
@@ -41,20 +31,8 @@ class Flight:
 
 def step_as_cut(setting: Setting, degrees: Degrees) -> StepTime:
     """The step of a run on stages cut as its framework cuts them."""
-    shape = _distinct(setting.model, int(degrees.pp), int(degrees.vpp), setting.stack.name)
+    shape = by_framework(setting.model, int(degrees.pp), int(degrees.vpp), setting.stack.name)
     return priced(units(setting, degrees), shape, setting, degrees)
-
-
-@lru_cache(maxsize=4096)
-def _distinct(model: Model, pp: int, vpp: int, stack: str) -> Layout:
-    """The stages of different content."""
-    columns, kinds = chain(model), range(len(layer_kinds(model)))
-    pieces = _pieces(model, pp * vpp, stack)
-    earliest: dict[tuple[int, ...], int] = {}
-    for rank in range(pp):
-        held = [columns[i] for piece in pieces[rank::pp] for i in piece]
-        earliest.setdefault(tuple(held.count(kind) for kind in kinds), rank)
-    return Layout(tuple(earliest), tuple(earliest.values()), tuple(columns.count(kind) for kind in kinds))
 
 
 def as_cut(plan: Plan, *, doubled: bool = False, offloaded: int = 0) -> Layout:
@@ -66,14 +44,14 @@ def as_cut(plan: Plan, *, doubled: bool = False, offloaded: int = 0) -> Layout:
     setting, degrees = plan.setting, plan.degrees
     pp, vpp = int(degrees.pp), int(degrees.vpp)
     columns, kinds = chain(setting.model), range(len(layer_kinds(setting.model)))
-    pieces = _pieces(setting.model, pp * vpp, setting.stack.name)
+    cut = pieces(setting.model, pp * vpp, setting.stack.name)
     batches = int(micro_batch_count(setting, degrees))
     counts, held = [], []
     for rank in range(pp):
         flight = _flight(setting.choices.schedule, pp, vpp, batches, rank)
         if doubled:
             flight = _alike(min(2 * pp - 1, batches))
-        chunks = [[columns[i] for i in piece] for piece in pieces[rank::pp]]
+        chunks = [[columns[i] for i in piece] for piece in cut[rank::pp]]
         counts.append(tuple(sum(chunk.count(kind) for chunk in chunks) for kind in kinds))
         chunks = [_here(chunk, offloaded, len(setting.model.kinds)) for chunk in chunks]
         held.append(
@@ -105,25 +83,3 @@ def _flight(schedule: str, pp: int, vpp: int, batches: int, rank: int) -> Flight
 def _alike(held: float) -> Flight:
     """The same of every chunk."""
     return Flight(held, held, held)
-
-
-def _pieces(model: Model, chunks: int, stack: str) -> list[range]:
-    """Positions of the chain that each chunk holds, in order of depth."""
-    layers = len(chain(model)) - 2
-    sizes = _sizes(layers, model.mtp_layers, chunks, stack)
-    ends = [1 + sum(sizes[: i + 1]) for i in range(chunks)]
-    ends[-1] = layers + 2
-    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
-
-
-def _sizes(layers: int, ahead: int, chunks: int, stack: str) -> list[int]:
-    """Layers of each chunk, without embedding and head; the last `ahead` of them are modules of MTP."""
-    if layers % chunks == 0 and not ahead:
-        return [layers // chunks] * chunks
-    if stack in REMAINDER_LAST:
-        return [layers // chunks + (i >= chunks - layers % chunks) for i in range(chunks)]
-    each = -(-(layers + (1 if ahead else 2)) // chunks)
-    front = min(layers - ahead, each * (chunks - 1)) if ahead else 0
-    behind = [front - each * (chunks - 1 - i) if ahead else each * i - 1 for i in range(chunks)]
-    starts = [0, *(min(max(start, 0), layers) for start in behind[1:])]
-    return [end - start for start, end in zip(starts, [*starts[1:], layers], strict=True)]

@@ -5,6 +5,8 @@ from itertools import pairwise
 
 import pytest
 
+from planner.cuts import by_framework
+from planner.estimate import evaluate, units
 from planner.explain.document import document
 from planner.explain.sensitivity import sensitivity
 from planner.explain.tree import tree
@@ -128,6 +130,21 @@ def test_the_words_name_each_axis_in_use(plan, priced):
         assert said is (strategy[axis] > 1), (axis, text)
     assert f"{strategy['dp']} copies" in text[0]
     assert any(f"ZeRO-{strategy['zero']}" in line for line in text)
+
+
+@pytest.mark.parametrize(("name", "said"), [("gpt3-175b", False), ("llama3.1-8b", True)])
+def test_a_cut_by_work_is_told_where_it_matters(name, said):
+    """Llama's output matrix slows the last of equal stages by two layers; GPT-3's is a third of a layer."""
+    plan = prepare(name, "h100-superpod", 512, Workload(2048, 1024, 1e12), Choices(), "nemo")
+    plan = replace(plan, degrees=Degrees(512, tp=1 if said else 8, pp=4))
+    plan.check()
+    priced = estimate_json(plan.setting, plan.degrees)
+    shape = by_framework(plan.setting.model, 4, 1, "nemo")
+    even = evaluate(units(plan.setting, plan.degrees), shape, plan.setting, plan.degrees).step.total
+    longer = 100.0 * (float(even) / priced["step_time_s"] - 1.0)
+    line = [line for line in words(plan, priced) if "wants a layout" in line]
+    assert bool(line) is said is (longer >= 1.0)
+    assert not said or f"which nemo makes without one, take {longer:.1f} % longer" in line[0]
 
 
 def test_the_binding_sentence_has_numbers_with_units(plan, priced):
