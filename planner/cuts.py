@@ -10,6 +10,7 @@ InternEvo gives the last stages one layer more.
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import accumulate
 
 from planner.layout import Layout, chain, layer_kinds
 from planner.model import Model
@@ -20,22 +21,20 @@ REMAINDER_LAST = ("internevo",)
 @lru_cache(maxsize=4096)
 def by_framework(model: Model, pp: int, vpp: int, stack: str) -> Layout:
     """The stages of different content, as the software of `stack` cuts the model into pp · vpp chunks."""
-    columns, kinds = chain(model), range(len(layer_kinds(model)))
-    cut = pieces(model, pp * vpp, stack)
+    kinds = range(len(layer_kinds(model)))
     earliest: dict[tuple[int, ...], int] = {}
-    for rank in range(pp):
-        held = [columns[i] for piece in cut[rank::pp] for i in piece]
-        earliest.setdefault(tuple(held.count(kind) for kind in kinds), rank)
-    return Layout(tuple(earliest), tuple(earliest.values()), tuple(columns.count(kind) for kind in kinds))
+    for rank, chunks in enumerate(stages(model, pp, vpp, stack)):
+        earliest.setdefault(tuple(sum(chunk.count(kind) for chunk in chunks) for kind in kinds), rank)
+    return Layout(tuple(earliest), tuple(earliest.values()), tuple(chain(model).count(kind) for kind in kinds))
 
 
-def pieces(model: Model, chunks: int, stack: str) -> list[range]:
-    """Positions of the chain that each chunk holds, in order of depth."""
-    layers = len(chain(model)) - 2
-    sizes = _sizes(layers, model.mtp_layers, chunks, stack)
-    ends = [1 + sum(sizes[: i + 1]) for i in range(chunks)]
-    ends[-1] = layers + 2
-    return [range(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+def stages(model: Model, pp: int, vpp: int, stack: str) -> list[list[tuple[int, ...]]]:
+    """The columns of the chain that each chunk of each stage holds, in order of depth."""
+    columns = chain(model)
+    sizes = _sizes(len(columns) - 2, model.mtp_layers, pp * vpp, stack)
+    starts = [0, *(1 + before for before in accumulate(sizes[:-1]))]
+    chunks = [columns[start:end] for start, end in zip(starts, [*starts[1:], len(columns)], strict=True)]
+    return [chunks[rank::pp] for rank in range(pp)]
 
 
 def _sizes(layers: int, ahead: int, chunks: int, stack: str) -> list[int]:
@@ -45,7 +44,10 @@ def _sizes(layers: int, ahead: int, chunks: int, stack: str) -> list[int]:
     if stack in REMAINDER_LAST:
         return [layers // chunks + (i >= chunks - layers % chunks) for i in range(chunks)]
     each = -(-(layers + (1 if ahead else 2)) // chunks)
-    front = min(layers - ahead, each * (chunks - 1)) if ahead else 0
-    behind = [front - each * (chunks - 1 - i) if ahead else each * i - 1 for i in range(chunks)]
-    starts = [0, *(min(max(start, 0), layers) for start in behind[1:])]
+    if ahead:
+        front = min(layers - ahead, each * (chunks - 1))
+        starts = [front - each * (chunks - 1 - i) for i in range(chunks)]
+    else:
+        starts = [each * i - 1 for i in range(chunks)]
+    starts = [0, *(min(max(start, 0), layers) for start in starts[1:])]
     return [end - start for start, end in zip(starts, [*starts[1:], layers], strict=True)]

@@ -16,7 +16,8 @@ from planner.strategy import Degrees
 REPLAYED = 0.03
 """Host time of a kernel in a CUDA graph over that of a launch by itself: about 0.1 us for 4 us."""
 BACKWARD = 0.5
-"""Host time of a launch in the backward pass, from autograd's own C++ code, over that of one in Python; fitted."""
+"""Host time of a launch in the backward pass, from autograd's C++ code, over that of one in Python. Chosen on 737 small
+GPTs on one A100 node (6.2 % mean error alone); 0.4 and 0.6 differ by less than 0.2 points."""
 UNFUSED_SOFTMAX = 4
 """Launches that softmax takes beside one where scale, mask and the two casts are kernels of their own."""
 _ROUTING = ("router", "router_scores", "ffn_norm")

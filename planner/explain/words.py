@@ -27,7 +27,7 @@ def words(plan: Plan, priced: Json) -> list[str]:
     if s["pp"] > 1:
         split = f", each stage in {s['vpp']} chunks that take turns" if s["vpp"] > 1 else ""
         lines.append(f"The {model.layers} layers are cut into {s['pp']} stages ({s['schedule']} schedule){split}.")
-        lines += _uncut(plan, priced["step_time_s"])
+        lines += _frameworks_cut(plan, priced["step_time_s"])
     if s["tp"] > 1:
         where = f"of one {tier.name} domain" if s["tp"] <= tier.size else f"across {tier.name} domains"
         lines.append(f"Tensor parallelism shares each matrix among {s['tp']} GPUs {where}.")
@@ -53,7 +53,7 @@ def unseen(priced: Json) -> list[str]:
     )
 
 
-def _uncut(plan: Plan, step: float) -> list[str]:
+def _frameworks_cut(plan: Plan, step: float) -> list[str]:
     """The sentence on what a framework's own cut costs, where that is a hundredth of the step or more."""
     setting, degrees = plan.setting, plan.degrees
     shape = by_framework(setting.model, int(degrees.pp), int(degrees.vpp), setting.stack.name)

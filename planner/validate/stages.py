@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from planner.cost.step import StepTime
-from planner.cuts import by_framework, pieces
+from planner.cuts import by_framework, stages
 from planner.estimate import priced, units
 from planner.layout import Layout, chain, layer_kinds
 from planner.plan import Plan
@@ -44,26 +44,22 @@ def as_cut(plan: Plan, *, doubled: bool = False, offloaded: int = 0) -> Layout:
     setting, degrees = plan.setting, plan.degrees
     pp, vpp = int(degrees.pp), int(degrees.vpp)
     columns, kinds = chain(setting.model), range(len(layer_kinds(setting.model)))
-    cut = pieces(setting.model, pp * vpp, setting.stack.name)
     batches = int(micro_batch_count(setting, degrees))
     counts, held = [], []
-    for rank in range(pp):
+    for rank, chunks in enumerate(stages(setting.model, pp, vpp, setting.stack.name)):
         flight = _flight(setting.choices.schedule, pp, vpp, batches, rank)
         if doubled:
             flight = _alike(min(2 * pp - 1, batches))
-        chunks = [[columns[i] for i in piece] for piece in cut[rank::pp]]
         counts.append(tuple(sum(chunk.count(kind) for chunk in chunks) for kind in kinds))
-        chunks = [_here(chunk, offloaded, len(setting.model.kinds)) for chunk in chunks]
-        held.append(
-            tuple(sum(flight.of(i, vpp) * chunk.count(kind) for i, chunk in enumerate(chunks)) for kind in kinds)
-        )
+        here = [_here(chunk, offloaded, len(setting.model.kinds)) for chunk in chunks]
+        held.append(tuple(sum(flight.of(i, vpp) * chunk.count(kind) for i, chunk in enumerate(here)) for kind in kinds))
     total = tuple(columns.count(kind) for kind in kinds)
     return Layout(tuple(counts), tuple(range(pp)), total, tuple(held))
 
 
-def _here(chunk: list[int], offloaded: int, embedding: int) -> list[int]:
+def _here(chunk: tuple[int, ...], offloaded: int, embedding: int) -> tuple[int, ...]:
     """Columns of a chunk without its first `offloaded` layers."""
-    start = int(bool(offloaded) and chunk[:1] == [embedding])
+    start = int(bool(offloaded) and chunk[:1] == (embedding,))
     return chunk[:start] + chunk[start + offloaded :]
 
 
